@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/events.h"
+
+#include <stdlib.h>
+#include <sys/queue.h>
+#include <time.h>
+
+struct events_listener {
+    LIST_ENTRY(events_listener) link;
+    struct events *events;
+    uint64_t next; /* the number it is to get next */
+    events_deliver *deliver;
+    void *context;
+    bool full; /* it had no room; wait for events_resume */
+    bool gone; /* unlistened while a delivery was running: freed when that ends */
+};
+
+LIST_HEAD(listener_list, events_listener);
+
+struct events {
+    json_t **ring; /* event n is in ring[n % keep]; NULL where memory ran out */
+    size_t keep;
+    uint64_t next;
+    struct listener_list listeners;
+    /*
+     * Listeners may emit, resume and unlisten from inside their deliver function. While a delivery runs, those only
+     * leave a note here, so that neither the list nor a listener changes under the loop that walks it.
+     */
+    bool delivering;
+    bool again; /* there may be more to deliver for a listener already passed */
+};
+
+struct events *events_new(size_t keep)
+{
+    struct events *events = calloc(1, sizeof *events);
+
+    if (events == NULL)
+        return NULL;
+    events->keep = keep > 0 ? keep : 1;
+    events->next = 1;
+    events->ring = calloc(events->keep, sizeof(json_t *));
+    if (events->ring == NULL) {
+        free(events);
+        return NULL;
+    }
+    LIST_INIT(&events->listeners);
+    return events;
+}
+
+void events_free(struct events *events)
+{
+    struct events_listener *listener;
+
+    if (events == NULL)
+        return;
+    while ((listener = LIST_FIRST(&events->listeners)) != NULL) {
+        LIST_REMOVE(listener, link);
+        free(listener);
+    }
+    for (size_t i = 0; i < events->keep; i++)
+        json_decref(events->ring[i]);
+    free(events->ring);
+    free(events);
+}
+
+static json_int_t time_now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (json_int_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/*
+ * Tells a listener which events left the ring before it got them. Its seq is that of the last one missed: a client
+ * that comes back with `from` = last seq + 1 then continues at the right place.
+ */
+static json_t *event_make_lost(uint64_t from, uint64_t to)
+{
+    return json_pack("{s:I, s:I, s:s, s:I, s:I}", "seq", (json_int_t)to, "time_ms", time_now_ms(), "type",
+                     "events.lost", "from", (json_int_t)from, "to", (json_int_t)to);
+}
+
+static bool listener_deliver_lost(struct events_listener *listener)
+{
+    uint64_t oldest = events_oldest(listener->events);
+    json_t *event = event_make_lost(listener->next, oldest - 1);
+    bool taken;
+
+    if (event == NULL) {
+        listener->next = oldest; /* no memory to say so: the gap in the numbers has to */
+        return true;
+    }
+    taken = listener->deliver(listener->context, event);
+    json_decref(event);
+    if (taken)
+        listener->next = oldest;
+    return taken;
+}
+
+static bool listener_deliver_next(struct events_listener *listener)
+{
+    struct events *events = listener->events;
+    json_t *event;
+    bool taken;
+
+    if (listener->next < events_oldest(events))
+        return listener_deliver_lost(listener);
+    event = events->ring[listener->next % events->keep];
+    if (event == NULL) {
+        listener->next++;
+        return true;
+    }
+    json_incref(event); /* the listener may emit, which may push this one out of the ring */
+    taken = listener->deliver(listener->context, event);
+    json_decref(event);
+    if (taken)
+        listener->next++;
+    return taken;
+}
+
+static void events_sweep(struct events *events)
+{
+    struct events_listener *listener = LIST_FIRST(&events->listeners);
+
+    while (listener != NULL) {
+        struct events_listener *next = LIST_NEXT(listener, link);
+
+        if (listener->gone) {
+            LIST_REMOVE(listener, link);
+            free(listener);
+        }
+        listener = next;
+    }
+}
+
+static void events_deliver_all(struct events *events)
+{
+    struct events_listener *listener;
+
+    events->again = true;
+    if (events->delivering)
+        return;
+    events->delivering = true;
+    while (events->again) {
+        events->again = false;
+        LIST_FOREACH(listener, &events->listeners, link)
+        {
+            while (!listener->gone && !listener->full && listener->next < events->next)
+                listener->full = !listener_deliver_next(listener);
+        }
+    }
+    events->delivering = false;
+    events_sweep(events);
+}
+
+/* The whole event, its head first; NULL when memory ran out. Steals `fields`. */
+static json_t *event_make(uint64_t seq, const char *type, json_t *fields)
+{
+    json_t *event = json_pack("{s:I, s:I, s:s}", "seq", (json_int_t)seq, "time_ms", time_now_ms(), "type", type);
+
+    if (event != NULL && (fields == NULL || json_object_update_missing(event, fields) < 0)) {
+        json_decref(event);
+        event = NULL;
+    }
+    json_decref(fields);
+    return event;
+}
+
+uint64_t events_emit(struct events *events, const char *type, json_t *fields)
+{
+    uint64_t seq = events->next;
+    json_t *event = event_make(seq, type, fields);
+    size_t slot = seq % events->keep;
+
+    json_decref(events->ring[slot]);
+    events->ring[slot] = event;
+    events->next++;
+    events_deliver_all(events);
+    return event != NULL ? seq : 0;
+}
+
+uint64_t events_next(const struct events *events)
+{
+    return events->next;
+}
+
+uint64_t events_oldest(const struct events *events)
+{
+    return events->next > events->keep ? events->next - events->keep : 1;
+}
+
+struct events_listener *events_listen(struct events *events, uint64_t from, events_deliver *deliver, void *context)
+{
+    struct events_listener *listener = calloc(1, sizeof *listener);
+
+    if (listener == NULL)
+        return NULL;
+    listener->events = events;
+    listener->next = from > 0 ? from : 1;
+    listener->deliver = deliver;
+    listener->context = context;
+    LIST_INSERT_HEAD(&events->listeners, listener, link);
+    return listener;
+}
+
+void events_resume(struct events_listener *listener)
+{
+    listener->full = false;
+    events_deliver_all(listener->events);
+}
+
+void events_unlisten(struct events_listener *listener)
+{
+    if (listener == NULL)
+        return;
+    if (listener->events->delivering) {
+        listener->gone = true;
+        return;
+    }
+    LIST_REMOVE(listener, link);
+    free(listener);
+}

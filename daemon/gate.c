@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/gate.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/log.h"
+
+#define GATE_CLOSED "n0"
+
+#define GATE_DOMAINS_A_CALL 256
+
+/* What is left of a path behind "/local/domain/65535/". */
+#define GATE_NODE_MAX (STORE_PATH_MAX - 20)
+
+/* A node below ~ of the gate's domain. */
+static const char *gate_path(const struct gate *gate, const char *node, char path[STORE_PATH_MAX])
+{
+    snprintf(path, STORE_PATH_MAX, "/local/domain/%u/%s", gate->journal.domid, node);
+    return path;
+}
+
+static int gate_look(const struct gate *gate, const struct worker_tools *tools, struct hypervisor_domain *domain)
+{
+    int error = hypervisor_get(tools->hypervisor, gate->journal.domid, domain);
+
+    if (error)
+        return error;
+    return domain->dying || strcmp(domain->uuid, gate->journal.uuid) != 0 ? -ESRCH : 0;
+}
+
+/* A node is absent: because the domain went away under our hands, or because it never had one. */
+static int gate_explain_absent(const struct gate *gate, const struct worker_tools *tools)
+{
+    struct hypervisor_domain domain;
+
+    return gate_look(gate, tools, &domain) == -ESRCH ? -ESRCH : -ENODATA;
+}
+
+static uint64_t gate_page_kib(const struct worker_tools *tools)
+{
+    return hypervisor_page_kib(tools->hypervisor);
+}
+
+/* ---- taking ---- */
+
+struct gate_private {
+    struct gate *gate;
+    struct store *store;
+    store_txn txn;
+};
+
+static int gate_note_private(void *context, const char *name)
+{
+    const struct gate_private *walk = context;
+    char node[GATE_NODE_MAX], path[STORE_PATH_MAX], perms[STORE_PERMS_MAX];
+    char *list = walk->gate->journal.private_nodes;
+    size_t used = strlen(list);
+
+    if (strcmp(name, "target") == 0)
+        return 0;
+    snprintf(node, sizeof(node), "memory/%s", name);
+    int error = store_get_perms(walk->store, walk->txn, gate_path(walk->gate, node, path), perms, sizeof(perms));
+    if (error || strcmp(perms, GATE_CLOSED) != 0)
+        return error == -ENOENT ? 0 : error;
+    int length = snprintf(list + used, JOURNAL_PRIVATE_MAX - used, "%s%s", used ? " " : "", name);
+    return length < 0 || (size_t)length >= JOURNAL_PRIVATE_MAX - used ? -EMSGSIZE : 0;
+}
+
+static int gate_take_body(struct store *store, store_txn txn, void *context)
+{
+    struct gate *gate = context;
+    struct journal *journal = &gate->journal;
+    char path[STORE_PATH_MAX];
+    int error;
+
+    error = store_read(store, txn, gate_path(gate, "memory/target", path), journal->target, sizeof(journal->target));
+    if (error)
+        return error == -ENOENT || error == -EMSGSIZE ? -ENODATA : error;
+    if (!journal_is_target(journal->target))
+        return -ENODATA;
+    error = store_get_perms(store, txn, path, journal->target_perms, sizeof(journal->target_perms));
+    if (error)
+        return error;
+    gate_path(gate, "memory", path);
+    error = store_get_perms(store, txn, path, journal->memory_perms, sizeof(journal->memory_perms));
+    if (error)
+        return error;
+    struct gate_private walk = {gate, store, txn};
+    journal->private_nodes[0] = '\0';
+    error = store_list(store, txn, path, gate_note_private, &walk);
+    if (!error)
+        error = journal_write(store, txn, journal);
+    if (!error)
+        error = store_set_perms(store, txn, path, GATE_CLOSED);
+    if (!error)
+        error = store_set_perms(store, txn, gate_path(gate, "memory/target", path), GATE_CLOSED);
+    return error;
+}
+
+/*
+ * Whether the guest has been in touch with xenstore. Linux announces what it can do with ~/control/shutdown in the same
+ * phase of its boot in which the balloon driver sets its watch and reads its first target.
+ */
+static bool gate_guest_is_up(const struct gate *gate, struct store *store)
+{
+    static const char *const nodes[] = {"control/feature-suspend", "control/feature-poweroff", "control/feature-reboot",
+                                        "control/feature-balloon"};
+    char path[STORE_PATH_MAX], value[16];
+
+    for (size_t i = 0; i < sizeof(nodes) / sizeof(nodes[0]); i++)
+        if (store_read(store, 0, gate_path(gate, nodes[i], path), value, sizeof(value)) == 0 && strcmp(value, "1") == 0)
+            return true;
+    return false;
+}
+
+/* Sets max_pages, with the journal saying so before; whatever a toolstack has set meanwhile becomes what is restored.
+ */
+static int gate_cap(struct gate *gate, const struct worker_tools *tools, uint64_t cap_pages, struct gate_report *report)
+{
+    struct journal *journal = &gate->journal;
+    uint64_t page_kib = gate_page_kib(tools);
+    struct hypervisor_domain domain;
+    int error = gate_look(gate, tools, &domain);
+
+    if (error)
+        return error;
+    uint64_t max_kib = domain.max_pages * page_kib, cap_kib = cap_pages * page_kib;
+    bool ours = max_kib == journal->cap_kib || (journal->cap_past_kib && max_kib == journal->cap_past_kib);
+    report->tot_pages = domain.tot_pages;
+    if (max_kib == cap_kib && ours)
+        return 0;
+
+    if (!ours) {
+        report->cap_restored = gate->taken;
+        journal->max_kib = max_kib;
+    }
+    if (cap_kib != journal->cap_kib) {
+        journal->cap_past_kib = journal->cap_kib;
+        journal->cap_kib = cap_kib;
+    }
+    error = journal_write(tools->store, 0, journal);
+    if (!error)
+        error = hypervisor_set_max_pages(tools->hypervisor, journal->domid, cap_pages);
+    if (!error)
+        journal->cap_past_kib = 0; /* only a crash between the two lines above needs it */
+    return error;
+}
+
+/* How much of an HVM guest's size is video memory; only a first guess for the offset between size and target. */
+static uint64_t gate_videoram_kib(const struct gate *gate, struct store *store)
+{
+    char path[STORE_PATH_MAX], value[JOURNAL_TARGET_MAX];
+
+    if (store_read(store, 0, gate_path(gate, "memory/videoram", path), value, sizeof(value)) ||
+        !journal_is_target(value))
+        return 0;
+    return strtoull(value, NULL, 10);
+}
+
+int gate_take(struct gate *gate, const struct worker_tools *tools, bool young, struct gate_report *report)
+{
+    struct journal *journal = &gate->journal;
+    struct hypervisor_domain domain;
+    int error = gate_look(gate, tools, &domain);
+
+    if (error)
+        return error;
+    if (young && !gate_guest_is_up(gate, tools->store))
+        return -EHOSTDOWN;
+    journal->max_kib = domain.max_pages * gate_page_kib(tools);
+    error = store_transact(tools->store, gate_take_body, gate);
+    if (error)
+        return error == -ENODATA || error == -ENOENT ? gate_explain_absent(gate, tools) : error;
+    memset(report, 0, sizeof(*report));
+    report->target_kib = strtoull(journal->target, NULL, 10);
+    if (domain.hvm)
+        report->videoram_kib = gate_videoram_kib(gate, tools->store);
+    /* From here on there is something to put back, whatever fails. */
+    error = gate_cap(gate, tools, domain.tot_pages, report);
+    gate->taken = true;
+    return error;
+}
+
+/* ---- keeping ---- */
+
+struct gate_wish {
+    struct gate *gate;
+    const char *pin;
+    bool open;
+    struct journal journal; /* as it will be after the commit */
+    struct gate_report *report;
+};
+
+static const char *gate_wanted_perms(const struct gate *gate, bool open)
+{
+    return open ? gate->journal.target_perms : GATE_CLOSED;
+}
+
+/* What should stand in the target now. */
+static const char *gate_expected_target(const struct gate *gate)
+{
+    return *gate->journal.pin ? gate->journal.pin : gate->journal.target;
+}
+
+static int gate_sync_target(struct store *store, store_txn txn, struct gate_wish *wish)
+{
+    struct gate *gate = wish->gate;
+    char path[STORE_PATH_MAX], text[JOURNAL_TEXT_MAX];
+    bool foreign = false;
+
+    gate_path(gate, "memory/target", path);
+    int error = store_read(store, txn, path, text, sizeof(text));
+    if (error == -EMSGSIZE)
+        strcpy(text, "?"); /* no target, whatever else it is */
+    else if (error)
+        return error;
+    if (strcmp(text, gate_expected_target(gate)) != 0) {
+        foreign = true;
+        if (journal_is_target(text))
+            strcpy(wish->journal.deferred, text);
+        else
+            log_warning("domain %u: what was written to memory/target is not a number; the pin goes back",
+                        gate->journal.domid);
+    }
+    if (*wish->pin)
+        strcpy(wish->journal.pin, wish->pin);
+    if (memcmp(&wish->journal, &gate->journal, sizeof(wish->journal)) != 0)
+        error = journal_write(store, txn, &wish->journal);
+    else
+        error = 0;
+    if (!error && *wish->journal.pin && strcmp(text, wish->journal.pin) != 0)
+        error = store_write(store, txn, path, wish->journal.pin);
+    wish->report->deferred = foreign;
+    return error;
+}
+
+/* Setting permissions fires watches even when they stay the same, so compare first. */
+static int gate_sync_perms(struct store *store, store_txn txn, const struct gate *gate, const char *node,
+                           const char *before, const char *wanted, struct gate_report *report)
+{
+    char path[STORE_PATH_MAX], perms[STORE_PERMS_MAX];
+    int error = store_get_perms(store, txn, gate_path(gate, node, path), perms, sizeof(perms));
+
+    if (error == -EMSGSIZE)
+        strcpy(perms, "?");
+    else if (error)
+        return error;
+    if (strcmp(perms, before) != 0)
+        report->reopened = true;
+    return strcmp(perms, wanted) != 0 ? store_set_perms(store, txn, path, wanted) : 0;
+}
+
+static int gate_sync_body(struct store *store, store_txn txn, void *context)
+{
+    struct gate_wish *wish = context;
+    struct gate *gate = wish->gate;
+
+    wish->journal = gate->journal;
+    wish->report->deferred = wish->report->reopened = false;
+    int error = gate_sync_perms(store, txn, gate, "memory", GATE_CLOSED, GATE_CLOSED, wish->report);
+    if (error)
+        return error;
+    error = gate_sync_target(store, txn, wish);
+    if (error == -ENOENT)
+        return 0; /* removed: nothing to see for the guest, and not ours to make */
+    if (error)
+        return error;
+    return gate_sync_perms(store, txn, gate, "memory/target", gate_wanted_perms(gate, gate->open),
+                           gate_wanted_perms(gate, wish->open), wish->report);
+}
+
+/* 1 when the store is as it should be already. */
+static int gate_is_in_order(const struct gate_wish *wish, struct store *store)
+{
+    const struct gate *gate = wish->gate;
+    char path[STORE_PATH_MAX], text[JOURNAL_TEXT_MAX];
+
+    if (wish->open != gate->open || (*wish->pin && strcmp(wish->pin, gate->journal.pin) != 0))
+        return 0;
+    int error = store_read(store, 0, gate_path(gate, "memory/target", path), text, sizeof(text));
+    if (error || strcmp(text, gate_expected_target(gate)) != 0)
+        return error == -ENOENT || error == -EMSGSIZE ? 0 : error;
+    error = store_get_perms(store, 0, path, text, sizeof(text));
+    if (error || strcmp(text, gate_wanted_perms(gate, gate->open)) != 0)
+        return error == -ENOENT || error == -EMSGSIZE ? 0 : error;
+    error = store_get_perms(store, 0, gate_path(gate, "memory", path), text, sizeof(text));
+    if (error)
+        return error == -ENOENT || error == -EMSGSIZE ? 0 : error;
+    return strcmp(text, GATE_CLOSED) == 0;
+}
+
+int gate_sync(struct gate *gate, const struct worker_tools *tools, uint64_t pin_kib, bool open, uint64_t cap_pages,
+              struct gate_report *report)
+{
+    char pin[JOURNAL_TARGET_MAX] = "", path[STORE_PATH_MAX], active[8];
+    struct gate_wish wish = {.gate = gate, .pin = pin, .open = open, .report = report};
+
+    memset(report, 0, sizeof(*report));
+    if (pin_kib)
+        snprintf(pin, sizeof(pin), "0%" PRIu64, pin_kib);
+    uint64_t cap = cap_pages ? cap_pages : gate->journal.cap_kib / gate_page_kib(tools);
+    int error = gate_cap(gate, tools, cap, report);
+    if (error)
+        return error;
+    int in_order = gate_is_in_order(&wish, tools->store);
+    if (in_order < 0)
+        return in_order;
+    if (!in_order) {
+        error = store_transact(tools->store, gate_sync_body, &wish);
+        if (error)
+            return error == -ENOENT ? gate_explain_absent(gate, tools) : error;
+        gate->journal = wish.journal;
+        gate->open = open;
+    }
+    report->target_kib = strtoull(gate_expected_target(gate), NULL, 10);
+    report->balloon_active =
+        store_read(tools->store, 0, gate_path(gate, "control/balloon-active", path), active, sizeof(active)) == 0 &&
+        strcmp(active, "1") == 0;
+    return 0;
+}
+
+/* ---- putting back ---- */
+
+static bool gate_is_private(const struct journal *journal, const char *name)
+{
+    size_t length = strlen(name);
+
+    for (const char *at = journal->private_nodes; (at = strstr(at, name)); at += length)
+        if ((at == journal->private_nodes || at[-1] == ' ') && (at[length] == ' ' || at[length] == '\0'))
+            return true;
+    return false;
+}
+
+/* A node made under a closed ~/memory was born closed; it gets what it would have had without us. */
+static int gate_open_newborn(void *context, const char *name)
+{
+    const struct gate_private *walk = context;
+    const struct journal *journal = &walk->gate->journal;
+    char node[GATE_NODE_MAX], path[STORE_PATH_MAX], perms[STORE_PERMS_MAX];
+
+    if (strcmp(name, "target") == 0 || gate_is_private(journal, name))
+        return 0;
+    snprintf(node, sizeof(node), "memory/%s", name);
+    int error = store_get_perms(walk->store, walk->txn, gate_path(walk->gate, node, path), perms, sizeof(perms));
+    if (error || strcmp(perms, GATE_CLOSED) != 0 || strcmp(journal->memory_perms, GATE_CLOSED) == 0)
+        return error == -ENOENT || error == -EMSGSIZE ? 0 : error;
+    return store_set_perms(walk->store, walk->txn, path, journal->memory_perms);
+}
+
+static int gate_restore_perms(struct store *store, store_txn txn, const char *path, const char *wanted)
+{
+    char perms[STORE_PERMS_MAX];
+    int error = store_get_perms(store, txn, path, perms, sizeof(perms));
+
+    if (error == -ENOENT)
+        return 0;
+    if (error && error != -EMSGSIZE)
+        return error;
+    return error || strcmp(perms, wanted) != 0 ? store_set_perms(store, txn, path, wanted) : 0;
+}
+
+/* Parent first, target last: the target's event is what makes the guest look. */
+static int gate_restore_body(struct store *store, store_txn txn, void *context)
+{
+    struct gate *gate = context;
+    const struct journal *journal = &gate->journal;
+    struct gate_private walk = {gate, store, txn};
+    char path[STORE_PATH_MAX], text[JOURNAL_TEXT_MAX];
+
+    gate_path(gate, "memory", path);
+    int error = gate_restore_perms(store, txn, path, journal->memory_perms);
+    if (!error)
+        error = store_list(store, txn, path, gate_open_newborn, &walk);
+    if (error && error != -ENOENT)
+        return error;
+
+    error = store_read(store, txn, gate_path(gate, "memory/target", path), text, sizeof(text));
+    if (!error && strcmp(text, gate_expected_target(gate)) != 0 && journal_is_target(text))
+        strcpy(gate->journal.deferred, text); /* written since the last look: the latest wish, which stays */
+    else if (!error && *journal->pin)
+        error = store_write(store, txn, path, journal_wanted_target(journal));
+    if (error && error != -ENOENT && error != -EMSGSIZE)
+        return error;
+    error = gate_restore_perms(store, txn, path, journal->target_perms);
+    return error ? error : journal_drop(store, txn, journal->domid);
+}
+
+int gate_restore(struct gate *gate, const struct worker_tools *tools)
+{
+    struct journal *journal = &gate->journal;
+    uint64_t page_kib = gate_page_kib(tools);
+    struct hypervisor_domain domain;
+    int error = gate_look(gate, tools, &domain);
+
+    if (error == -ESRCH)
+        return journal_drop(tools->store, 0, journal->domid);
+    if (error)
+        return error;
+    /* Any other value than our cap is the toolstack's own, set since. */
+    uint64_t max_kib = domain.max_pages * page_kib;
+    if (journal->cap_kib && (max_kib == journal->cap_kib || max_kib == journal->cap_past_kib)) {
+        error = hypervisor_set_max_pages(tools->hypervisor, journal->domid, journal->max_kib / page_kib);
+        if (error)
+            return error;
+    }
+    return store_transact(tools->store, gate_restore_body, gate);
+}
+
+/* ---- on to the new domain ---- */
+
+struct gate_heir {
+    const struct gate *gate;
+    const struct worker_tools *tools;
+    struct hypervisor_domain domain;
+    bool done;
+};
+
+static int gate_find_heir(struct gate_heir *heir)
+{
+    const struct journal *journal = &heir->gate->journal;
+    struct hypervisor_domain *chunk = calloc(GATE_DOMAINS_A_CALL, sizeof(*chunk));
+    int count = chunk ? GATE_DOMAINS_A_CALL : -ENOMEM, error = -ESRCH;
+    unsigned first = 1;
+
+    while (count == GATE_DOMAINS_A_CALL && first <= UINT16_MAX && error) {
+        count = hypervisor_list(heir->tools->hypervisor, (uint16_t)first, GATE_DOMAINS_A_CALL, chunk);
+        for (int i = 0; i < count && error; i++) {
+            first = chunk[i].domid + 1u;
+            if (chunk[i].domid == journal->domid || chunk[i].dying || strcmp(chunk[i].uuid, journal->uuid) != 0)
+                continue;
+            heir->domain = chunk[i];
+            error = 0;
+        }
+    }
+    free(chunk);
+    return count < 0 ? count : error;
+}
+
+static int gate_forward_body(struct store *store, store_txn txn, void *context)
+{
+    struct gate_heir *heir = context;
+    const struct journal *journal = &heir->gate->journal;
+    char path[STORE_PATH_MAX], text[JOURNAL_TARGET_MAX];
+    uint64_t pin_kib = strtoull(journal->pin, NULL, 10);
+
+    heir->done = false;
+    snprintf(path, sizeof(path), "/local/domain/%u/memory/target", heir->domain.domid);
+    int error = store_read(store, txn, path, text, sizeof(text));
+    if (error)
+        return error == -ENOENT || error == -EMSGSIZE ? 0 : error;
+    if (!journal_is_target(text) || strtoull(text, NULL, 10) != pin_kib)
+        return 0;
+    heir->done = true;
+    return store_write(store, txn, path, journal_wanted_target(journal));
+}
+
+int gate_forward(const struct gate *gate, const struct worker_tools *tools, uint16_t *domid)
+{
+    const struct journal *journal = &gate->journal;
+    struct gate_heir heir = {.gate = gate, .tools = tools};
+    uint64_t pin_kib = strtoull(journal->pin, NULL, 10), page_kib = gate_page_kib(tools);
+    uint64_t wanted_kib = strtoull(journal_wanted_target(journal), NULL, 10);
+
+    *domid = 0;
+    if (!pin_kib || pin_kib == wanted_kib)
+        return 0;
+    int error = gate_find_heir(&heir);
+    if (error)
+        return error == -ESRCH ? 0 : error;
+    /* The toolstack's distance between target and max_pages is its own business; it is kept. */
+    uint64_t max_kib = heir.domain.max_pages * page_kib + wanted_kib - pin_kib;
+    error = hypervisor_set_max_pages(tools->hypervisor, heir.domain.domid, max_kib / page_kib);
+    if (!error)
+        error = store_transact(tools->store, gate_forward_body, &heir);
+    if (heir.done && !error)
+        *domid = heir.domain.domid;
+    else
+        hypervisor_set_max_pages(tools->hypervisor, heir.domain.domid, heir.domain.max_pages);
+    return error;
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The target gate and the cap: what is done to one domain to make it hold still, and how it is put back.
+ *
+ * A closed gate is ~/memory and ~/memory/target both "n0": the guest gets no event and no value, and a target that is
+ * removed and written again is born closed. An open gate shows the target alone (~/memory stays closed) and is used
+ * just long enough for the guest to read the pin. The cap is max_pages at the guest's size: the hypervisor then
+ * refuses growth.
+ *
+ * The pin is written with a leading zero ("0262144"). Everybody reads the same number, and a toolstack that asks
+ * for exactly the pinned size is still told apart from ourselves, so that its wish is not lost.
+ *
+ * Functions block on the store: worker thread only. The caller owns struct gate and passes it to one call at a time.
+ * They return 0 or a negative errno; -ESRCH means that the domain is gone (or its domid has been given to another).
+ */
+#ifndef P2MGUARD_GATE_H
+#define P2MGUARD_GATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/hypervisor.h"
+#include "daemon/journal.h"
+#include "daemon/worker.h"
+
+struct gate {
+    struct journal journal; /* as it stands in the store, once taken */
+    bool taken;
+    bool open;
+};
+
+/* What a call found, beside doing what it was asked. */
+struct gate_report {
+    uint64_t tot_pages;
+    uint64_t target_kib;   /* as the toolstack would read it now, the pin included */
+    uint64_t videoram_kib; /* gate_take only */
+    bool deferred;         /* a toolstack had written a target; the pin went back */
+    bool cap_restored;     /* a toolstack had set max_pages; the cap went back */
+    bool reopened;         /* somebody had changed the permissions; they went back */
+    bool balloon_active;   /* ~/control/balloon-active is "1" */
+};
+
+/*
+ * Closes the gate over a domain and caps it at its size, journal first. journal.domid, uuid and session must be filled
+ * in. -ENODATA: there is no memory/target, or it is not a number; -EHOSTDOWN: the guest has not come up
+ * far enough to have read its first target (only looked at when `young`).
+ */
+int gate_take(struct gate *gate, const struct worker_tools *tools, bool young, struct gate_report *report);
+
+/*
+ * Makes the store and the hypervisor be as they should: the pin in the target (pin_kib; 0 = leave what is there, unless
+ * somebody else wrote), the gate open or closed, the cap at cap_pages (0 = as it was). Whatever a toolstack wrote since
+ * is kept in the journal. Without a difference this costs three reads.
+ */
+int gate_sync(struct gate *gate, const struct worker_tools *tools, uint64_t pin_kib, bool open, uint64_t cap_pages,
+              struct gate_report *report);
+
+/*
+ * Puts everything back and drops the journal. `gate` may come from gate_take or from journal_read. A domain that is
+ * gone only loses its journal. May be called again after any failure.
+ */
+int gate_restore(struct gate *gate, const struct worker_tools *tools);
+
+/*
+ * After a migration to this same host: gives the guest's new domain the target that the old one was kept from, with
+ * max_pages as far from it as before. Only while the new domain still has the pin's number for a target: any other is a
+ * newer wish. *domid is the new domain's, or 0 when nothing was to be done.
+ */
+int gate_forward(const struct gate *gate, const struct worker_tools *tools, uint16_t *domid);
+
+#endif

@@ -1,0 +1,605 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/guard.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/clock.h"
+#include "daemon/log.h"
+#include "daemon/record.h"
+
+/* Sessions that are gone and can still be shown. */
+#define GUARD_REMEMBERED 64
+
+/* One job at xenstored is a few round trips; longer than this and something is wrong there. */
+#define GUARD_STALLED_MS 500
+
+#define GUARD_DOMAINS_A_CALL 1024
+
+struct guard {
+    struct session_host host; /* first: sessions point at it */
+    struct guard_callbacks callbacks;
+    struct guard_settings settings;
+    struct session *live, **live_end;
+    size_t live_count;
+    struct session *gone[GUARD_REMEMBERED]; /* a ring; gone_next is the oldest */
+    size_t gone_next;
+    struct event *poll;
+    bool polling;
+    struct event *recover_again;
+    bool recovered;
+    bool stopping;
+    struct hypervisor_domain seen[GUARD_DOMAINS_A_CALL];
+};
+
+/* ---- watches: set and cleared by the worker, told to the loop ---- */
+
+struct guard_watch {
+    struct work work;
+    uint16_t domid;
+    bool set;
+};
+
+/*
+ * Tokens name the domain, so that an event is for one session without parsing its path. The name is watched because
+ * a rename ends a session.
+ */
+static const struct {
+    char letter;
+    const char *node;
+} guard_watches[] = {{'m', "memory"}, {'n', "name"}};
+
+static void guard_watch_run(struct work *work, const struct worker_tools *tools)
+{
+    struct guard_watch *watch = (struct guard_watch *)(void *)work;
+    char path[STORE_PATH_MAX], token[16];
+
+    for (size_t i = 0; i < sizeof(guard_watches) / sizeof(guard_watches[0]); i++) {
+        snprintf(path, sizeof(path), "/local/domain/%u/%s", watch->domid, guard_watches[i].node);
+        snprintf(token, sizeof(token), "%c%u", guard_watches[i].letter, watch->domid);
+        int error = watch->set ? store_watch(tools->store, path, token) : store_unwatch(tools->store, path, token);
+        if (error && error != -ENOTCONN) /* without a connection there are no watches; they are set when it is back */
+            log_warning("domain %u: watching %s: %s", watch->domid, path, strerror(-error));
+    }
+}
+
+static void guard_watch_done(struct work *work)
+{
+    free(work);
+}
+
+static void guard_watch(struct guard *guard, uint16_t domid, bool set)
+{
+    struct guard_watch *watch = calloc(1, sizeof(*watch));
+
+    if (!watch) {
+        log_error("domain %u: out of memory for its watches", domid);
+        return;
+    }
+    watch->work.run = guard_watch_run;
+    watch->work.done = guard_watch_done;
+    watch->domid = domid;
+    watch->set = set;
+    worker_submit(guard->host.worker, &watch->work);
+}
+
+/* ---- what an earlier daemon left ---- */
+
+struct guard_recovery {
+    struct work work;
+    struct guard *guard;
+    uint8_t live[65536 / 8]; /* domains with a session of ours: their journals are in use */
+    unsigned failures, count;
+    int error;
+    const struct worker_tools *tools;
+    struct journal put_back[256]; /* the first of them, to tell of */
+};
+
+static int guard_recover_one(void *context, uint16_t domid)
+{
+    struct guard_recovery *recovery = context;
+    struct gate gate = {.taken = true};
+
+    if (recovery->live[domid / 8] & 1u << domid % 8)
+        return 0;
+    int error = journal_read(recovery->tools->store, 0, domid, &gate.journal);
+    if (error == -ENOENT)
+        return journal_drop(recovery->tools->store, 0, domid); /* an empty folder: nothing was changed */
+    if (error == -ENOTCONN)
+        return error;
+    if (error) {
+        log_error(
+            "domain %u: the journal of an earlier daemon cannot be read (%s); it is left as it is, in " JOURNAL_SESSIONS
+            "/%u",
+            domid, strerror(-error), domid);
+        return 0;
+    }
+    error = gate_restore(&gate, recovery->tools);
+    if (error) {
+        log_error("domain %u: putting back what an earlier daemon left failed: %s", domid, strerror(-error));
+        recovery->failures++;
+        return error == -ENOTCONN ? error : 0;
+    }
+    if (recovery->count < sizeof(recovery->put_back) / sizeof(recovery->put_back[0]))
+        recovery->put_back[recovery->count] = gate.journal;
+    recovery->count++;
+    return 0;
+}
+
+static void guard_recovery_run(struct work *work, const struct worker_tools *tools)
+{
+    struct guard_recovery *recovery = (struct guard_recovery *)(void *)work;
+
+    recovery->tools = tools;
+    recovery->error = journal_prepare(tools->store);
+    /* Both tell of domains as such; they are watched for as long as the connection lives. */
+    if (!recovery->error)
+        recovery->error = store_watch(tools->store, "@introduceDomain", "introduce");
+    if (!recovery->error)
+        recovery->error = store_watch(tools->store, "@releaseDomain", "release");
+    if (!recovery->error)
+        recovery->error = journal_each(tools->store, guard_recover_one, recovery);
+}
+
+static void guard_tell_recovered(struct guard *guard, const struct journal *journal)
+{
+    struct log_subject subject = {journal->domid, journal->session, "recovered"};
+    uint64_t target_kib = strtoull(journal_wanted_target(journal), NULL, 10);
+
+    log_about(LOG_NOTICE, &subject,
+              "put back what an earlier daemon left: target %" PRIu64 " KiB, max_pages %" PRIu64 " KiB", target_kib,
+              journal->max_kib);
+    events_emit(guard->host.events, "domain.recovered",
+                json_pack("{s:i,s:s,s:I,s:I}", "domid", (int)journal->domid, "session", journal->session, "target_kib",
+                          (json_int_t)target_kib, "max_kib", (json_int_t)journal->max_kib));
+}
+
+static void guard_recovery_done(struct work *work)
+{
+    struct guard_recovery *recovery = (struct guard_recovery *)(void *)work;
+    struct guard *guard = recovery->guard;
+    unsigned told = recovery->count < 256 ? recovery->count : 256;
+
+    for (unsigned i = 0; i < told; i++)
+        guard_tell_recovered(guard, &recovery->put_back[i]);
+    if (recovery->error && recovery->error != -ECANCELED && recovery->error != -ENOTCONN)
+        log_error("preparing " JOURNAL_ROOT " failed: %s", strerror(-recovery->error));
+    bool whole = !recovery->error && !recovery->failures;
+    free(recovery);
+    /* Without a connection the next "back" starts over. */
+    if (!whole && worker_connected(guard->host.worker) && !guard->stopping) {
+        struct timeval later = {.tv_sec = 1};
+        event_add(guard->recover_again, &later);
+    } else if (whole && !guard->recovered) {
+        guard->recovered = true;
+        guard->callbacks.recovered(guard->callbacks.context);
+    }
+}
+
+static void guard_start_recovery(struct guard *guard)
+{
+    struct guard_recovery *recovery = calloc(1, sizeof(*recovery));
+
+    if (!recovery) {
+        log_error("out of memory for looking at the journals of an earlier daemon");
+        return;
+    }
+    recovery->work.run = guard_recovery_run;
+    recovery->work.done = guard_recovery_done;
+    recovery->guard = guard;
+    recovery->error = -ECANCELED;
+    for (const struct session *session = guard->live; session; session = session->next) {
+        uint16_t domid = session->gate.journal.domid;
+        recovery->live[domid / 8] |= (uint8_t)(1u << domid % 8);
+    }
+    worker_submit(guard->host.worker, &recovery->work);
+}
+
+static void guard_on_recover_again(evutil_socket_t fd, short what, void *context)
+{
+    (void)fd, (void)what;
+    guard_start_recovery(context);
+}
+
+/* ---- from the worker ---- */
+
+struct guard_name {
+    struct work work;
+    struct guard *guard;
+    uint16_t domid;
+    char name[SESSION_NAME_MAX];
+    int error;
+};
+
+static void guard_name_run(struct work *work, const struct worker_tools *tools)
+{
+    struct guard_name *name = (struct guard_name *)(void *)work;
+    char path[STORE_PATH_MAX];
+
+    snprintf(path, sizeof(path), "/local/domain/%u/name", name->domid);
+    name->error = store_read(tools->store, 0, path, name->name, sizeof(name->name));
+}
+
+static void guard_name_done(struct work *work)
+{
+    struct guard_name *name = (struct guard_name *)(void *)work;
+    struct session *session = guard_find_domain(name->guard, name->domid);
+
+    if (session && !name->error)
+        session_renamed(session, name->name);
+    free(name);
+}
+
+static void guard_read_name(struct guard *guard, uint16_t domid)
+{
+    struct guard_name *name = calloc(1, sizeof(*name));
+
+    if (!name)
+        return; /* the session then lives until the domain goes, or its deadline */
+    name->work.run = guard_name_run;
+    name->work.done = guard_name_done;
+    name->guard = guard;
+    name->domid = domid;
+    name->error = -ECANCELED;
+    worker_submit(guard->host.worker, &name->work);
+}
+
+static void guard_observe_all(struct guard *guard);
+
+static void guard_on_touched(void *context, const char *path, const char *token)
+{
+    struct guard *guard = context;
+    (void)path;
+
+    if (strcmp(token, "introduce") == 0 || strcmp(token, "release") == 0) {
+        int error = domains_look(guard->host.domains, guard->host.hypervisor);
+        if (error)
+            log_warning("listing domains failed: %s", strerror(-error));
+        guard_observe_all(guard);
+        return;
+    }
+    unsigned domid;
+    char letter;
+    if (sscanf(token, "%c%u", &letter, &domid) != 2 || domid > UINT16_MAX)
+        return;
+    struct session *session = guard_find_domain(guard, (uint16_t)domid);
+    if (!session)
+        return; /* an event that was under way when its watch was removed */
+    if (letter == 'm')
+        session_touched(session);
+    else if (letter == 'n')
+        guard_read_name(guard, (uint16_t)domid);
+}
+
+static void guard_on_lost(void *context)
+{
+    struct guard *guard = context;
+
+    log_error("lost the connection to xenstored");
+    events_emit(guard->host.events, "store.lost", json_object());
+    for (struct session *session = guard->live; session; session = session->next)
+        session_store_lost(session);
+}
+
+/* Everything known of the store is void: watches are gone, and nobody saw what was written meanwhile. */
+static void guard_on_back(void *context)
+{
+    struct guard *guard = context;
+
+    log_notice("connected to xenstored");
+    if (guard->recovered)
+        events_emit(guard->host.events, "store.back", json_object());
+    guard_start_recovery(guard);
+    for (struct session *session = guard->live; session; session = session->next) {
+        guard_watch(guard, session->gate.journal.domid, true);
+        session_touched(session);
+    }
+}
+
+/* ---- observing ---- */
+
+static void guard_set_polling(struct guard *guard, bool polling)
+{
+    struct timeval interval = {.tv_sec = (time_t)(guard->settings.poll_interval_ms / 1000),
+                               .tv_usec = (suseconds_t)(guard->settings.poll_interval_ms % 1000) * 1000};
+
+    guard->polling = polling;
+    if (polling)
+        event_add(guard->poll, &interval);
+    else
+        event_del(guard->poll);
+}
+
+static const struct hypervisor_domain *guard_pick(const struct guard *guard, size_t count, uint16_t domid)
+{
+    size_t low = 0, high = count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (guard->seen[middle].domid < domid)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < count && guard->seen[low].domid == domid ? &guard->seen[low] : NULL;
+}
+
+/* Tells the sessions with a domid from `first` to `last` what was seen of them. */
+static void guard_tell(struct guard *guard, size_t count, unsigned first, unsigned last)
+{
+    struct session *next;
+
+    for (struct session *session = guard->live; session; session = next) {
+        unsigned domid = session->gate.journal.domid;
+        next = session->next;
+        if (domid >= first && domid <= last)
+            session_observe(session, guard_pick(guard, count, (uint16_t)domid));
+    }
+}
+
+/* One hypercall for all, as long as the hypervisor knows fewer domains than fit; the next ones follow in another. */
+static void guard_observe_all(struct guard *guard)
+{
+    unsigned first = UINT16_MAX, last = 0;
+
+    for (const struct session *session = guard->live; session; session = session->next) {
+        unsigned domid = session->gate.journal.domid;
+        first = domid < first ? domid : first;
+        last = domid > last ? domid : last;
+    }
+    while (first <= last) {
+        int count = hypervisor_list(guard->host.hypervisor, (uint16_t)first, GUARD_DOMAINS_A_CALL, guard->seen);
+        if (count < 0) {
+            log_warning("observing domains failed: %s", strerror(-count));
+            return; /* the gap that this makes counts against proceed */
+        }
+        bool all = count < GUARD_DOMAINS_A_CALL;
+        unsigned reached = all ? last : guard->seen[count - 1].domid;
+        guard_tell(guard, (size_t)count, first, reached < last ? reached : last);
+        first = reached + 1;
+    }
+}
+
+static void guard_on_poll(evutil_socket_t fd, short what, void *context)
+{
+    struct guard *guard = context;
+    (void)fd, (void)what;
+
+    guard_observe_all(guard);
+    if (guard->live)
+        guard_set_polling(guard, true);
+}
+
+/* ---- from sessions ---- */
+
+static void guard_on_held(void *context, struct session *session)
+{
+    struct guard *guard = context;
+
+    guard->callbacks.held(guard->callbacks.context, session);
+    guard->callbacks.changed(guard->callbacks.context);
+}
+
+static void guard_on_not_held(void *context, struct session *session)
+{
+    struct guard *guard = context;
+
+    guard->callbacks.not_held(guard->callbacks.context, session);
+    guard->callbacks.changed(guard->callbacks.context);
+}
+
+static void guard_on_checked(void *context, struct session *session)
+{
+    struct guard *guard = context;
+
+    guard->callbacks.checked(guard->callbacks.context, session);
+}
+
+static void guard_on_gone(void *context, struct session *session)
+{
+    struct guard *guard = context;
+    struct session **link = &guard->live;
+
+    while (*link != session)
+        link = &(*link)->next;
+    *link = session->next;
+    if (!*link)
+        guard->live_end = link;
+    session->next = NULL;
+    guard->live_count--;
+    guard_watch(guard, session->gate.journal.domid, false);
+    session_free(guard->gone[guard->gone_next]);
+    guard->gone[guard->gone_next] = session;
+    guard->gone_next = (guard->gone_next + 1) % GUARD_REMEMBERED;
+    if (!guard->live)
+        guard_set_polling(guard, false);
+    guard->callbacks.gone(guard->callbacks.context, session);
+    guard->callbacks.changed(guard->callbacks.context);
+}
+
+/* ---- from outside ---- */
+
+void guard_apply(struct guard *guard, const struct guard_settings *settings)
+{
+    guard->settings = *settings;
+    guard->host.max_gap_ms = settings->max_gap_ms;
+    if (guard->polling)
+        guard_set_polling(guard, true);
+}
+
+int guard_new(struct guard **result, struct event_base *base, struct events *events,
+              const struct guard_settings *settings, const struct guard_callbacks *callbacks)
+{
+    struct guard *guard = calloc(1, sizeof(*guard));
+    struct worker_callbacks from_worker = {guard_on_touched, guard_on_lost, guard_on_back, guard};
+
+    if (!guard)
+        return -ENOMEM;
+    guard->callbacks = *callbacks;
+    guard->live_end = &guard->live;
+    guard->host = (struct session_host){
+        .base = base,
+        .events = events,
+        .held = guard_on_held,
+        .not_held = guard_on_not_held,
+        .checked = guard_on_checked,
+        .gone = guard_on_gone,
+        .context = guard,
+    };
+    guard->poll = evtimer_new(base, guard_on_poll, guard);
+    guard->host.domains = domains_new();
+    guard->recover_again = evtimer_new(base, guard_on_recover_again, guard);
+    int error = guard->poll && guard->recover_again && guard->host.domains ? 0 : -ENOMEM;
+    if (!error)
+        error = hypervisor_open(&guard->host.hypervisor);
+    if (!error)
+        error = domains_look(guard->host.domains, guard->host.hypervisor);
+    if (!error)
+        error = worker_new(&guard->host.worker, base, &from_worker);
+    if (error) {
+        guard_free(guard);
+        return error;
+    }
+    guard_apply(guard, settings);
+    *result = guard;
+    return 0;
+}
+
+void guard_free(struct guard *guard)
+{
+    struct session *next;
+
+    if (!guard)
+        return;
+    worker_free(guard->host.worker, 1000);
+    for (struct session *session = guard->live; session; session = next) {
+        next = session->next;
+        session_free(session);
+    }
+    for (size_t i = 0; i < GUARD_REMEMBERED; i++)
+        session_free(guard->gone[i]);
+    if (guard->poll)
+        event_free(guard->poll);
+    if (guard->recover_again)
+        event_free(guard->recover_again);
+    domains_free(guard->host.domains);
+    hypervisor_close(guard->host.hypervisor);
+    free(guard);
+}
+
+int guard_begin(struct guard *guard, uint16_t domid, const struct session_options *options, struct session **session)
+{
+    struct hypervisor_domain domain;
+
+    if (domid == 0)
+        return -EPERM;
+    *session = guard_find_domain(guard, domid);
+    if (*session)
+        return -EBUSY;
+    if (guard->stopping || guard->live_count >= guard->settings.max_sessions)
+        return -ENOSPC;
+    int error = hypervisor_get(guard->host.hypervisor, domid, &domain);
+    if (error)
+        return error;
+    if (domain.dying)
+        return -ESRCH;
+    /* Before the session's first job: what is written from the gate's closing on must not be missed. */
+    guard_watch(guard, domid, true);
+    error = session_new(session, &guard->host, &domain, options);
+    if (error) {
+        guard_watch(guard, domid, false);
+        return error;
+    }
+    *guard->live_end = *session;
+    guard->live_end = &(*session)->next;
+    guard->live_count++;
+    if (!guard->polling)
+        guard_set_polling(guard, true);
+    guard->callbacks.changed(guard->callbacks.context);
+    return 0;
+}
+
+struct session *guard_find(struct guard *guard, const char *id)
+{
+    for (struct session *session = guard->live; session; session = session->next)
+        if (strcmp(session->id, id) == 0)
+            return session;
+    for (size_t i = 0; i < GUARD_REMEMBERED; i++)
+        if (guard->gone[i] && strcmp(guard->gone[i]->id, id) == 0)
+            return guard->gone[i];
+    return NULL;
+}
+
+struct session *guard_find_domain(struct guard *guard, uint16_t domid)
+{
+    for (struct session *session = guard->live; session; session = session->next)
+        if (session->gate.journal.domid == domid)
+            return session;
+    return NULL;
+}
+
+struct session *guard_next(struct guard *guard, const struct session *session)
+{
+    return session ? session->next : guard->live;
+}
+
+size_t guard_count(const struct guard *guard, enum p2mg_state state)
+{
+    size_t count = 0;
+
+    for (const struct session *session = guard->live; session; session = session->next)
+        count += session_state(session) == state;
+    return count;
+}
+
+size_t guard_live(const struct guard *guard)
+{
+    return guard->live_count;
+}
+
+void guard_connection_closed(struct guard *guard, uint64_t connection)
+{
+    struct session *next;
+
+    for (struct session *session = guard->live; session; session = next) {
+        next = session->next;
+        if (!session->options.detached && session->options.connection == connection)
+            session_stop(session, P2MG_REASON_CLIENT_GONE, P2MG_OUTCOME_UNKNOWN);
+    }
+}
+
+void guard_stop_all(struct guard *guard, enum p2mg_reason reason)
+{
+    struct session *next;
+
+    guard->stopping = true;
+    for (struct session *session = guard->live; session; session = next) {
+        next = session->next;
+        session_stop(session, reason, P2MG_OUTCOME_UNKNOWN);
+    }
+}
+
+struct worker *guard_worker(struct guard *guard)
+{
+    return guard->host.worker;
+}
+
+struct hypervisor *guard_hypervisor(struct guard *guard)
+{
+    return guard->host.hypervisor;
+}
+
+const struct domains *guard_domains(const struct guard *guard)
+{
+    return guard->host.domains;
+}
+
+const char *guard_store_state(struct guard *guard)
+{
+    if (!worker_connected(guard->host.worker))
+        return "lost";
+    return worker_busy_ms(guard->host.worker) > GUARD_STALLED_MS ? "stalled" : "connected";
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * All sessions there are: finding them, observing them, and putting back what an earlier daemon left.
+ *
+ * Owns the sessions, a short memory of those that are gone, the poll timer (which only runs while there are sessions)
+ * and the worker; turns the worker's watch events into calls on sessions. Loop thread only.
+ */
+#ifndef P2MGUARD_GUARD_H
+#define P2MGUARD_GUARD_H
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/domains.h"
+#include "daemon/events.h"
+#include "daemon/hypervisor.h"
+#include "daemon/session.h"
+#include "daemon/worker.h"
+
+struct guard;
+
+struct guard_settings {
+    int64_t poll_interval_ms;
+    int64_t max_gap_ms;
+    size_t max_sessions;
+};
+
+/* What the guard tells its owner. The session callbacks are struct session_host's. */
+struct guard_callbacks {
+    void (*held)(void *context, struct session *session);
+    void (*not_held)(void *context, struct session *session);
+    void (*checked)(void *context, struct session *session);
+    void (*gone)(void *context, struct session *session); /* still readable, and for a while after */
+    void (*recovered)(void *context); /* the journals of an earlier daemon are put back; told once */
+    void (*changed)(void *context);   /* the number of sessions in some state */
+    void *context;
+};
+
+int guard_new(struct guard **guard, struct event_base *base, struct events *events,
+              const struct guard_settings *settings, const struct guard_callbacks *callbacks);
+
+/* Frees everything; what is still under guard stays so, and its journal is what the next daemon puts back. */
+void guard_free(struct guard *guard);
+
+void guard_apply(struct guard *guard, const struct guard_settings *settings);
+
+/*
+ * Starts a session. -ESRCH: no such domain; -EBUSY: under guard already, *session is that session; -ENOSPC: too many
+ * sessions; -EPERM: dom0.
+ */
+int guard_begin(struct guard *guard, uint16_t domid, const struct session_options *options, struct session **session);
+
+/* By id, among those alive and those remembered; NULL when there is none. */
+struct session *guard_find(struct guard *guard, const char *id);
+
+/* The live session of a domain, or NULL. */
+struct session *guard_find_domain(struct guard *guard, uint16_t domid);
+
+/* The live sessions in the order in which they began: the first for NULL. */
+struct session *guard_next(struct guard *guard, const struct session *session);
+
+size_t guard_count(const struct guard *guard, enum p2mg_state state);
+size_t guard_live(const struct guard *guard);
+
+/* Stops the sessions that live with this connection. */
+void guard_connection_closed(struct guard *guard, uint64_t connection);
+
+/* Stops all sessions and refuses new ones. */
+void guard_stop_all(struct guard *guard, enum p2mg_reason reason);
+
+struct worker *guard_worker(struct guard *guard);
+struct hypervisor *guard_hypervisor(struct guard *guard);
+const struct domains *guard_domains(const struct guard *guard);
+
+/* "connected", "stalled" (it has not answered for a while) or "lost". */
+const char *guard_store_state(struct guard *guard);
+
+#endif

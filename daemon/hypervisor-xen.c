@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The hypervisor interface on libxenctrl: xen/include/public/domctl.h and version.h by way of xenctrl.h. */
+#include "daemon/hypervisor.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <xenctrl.h>
+#include <xenforeignmemory.h>
+#include <xen/sched.h>
+
+#include "daemon/sharedinfo.h"
+
+struct hypervisor {
+    xc_interface *xc;
+    xenforeignmemory_handle *memory;
+    char text[32];
+};
+
+struct hypervisor_p2m {
+    xenforeignmemory_handle *memory;
+    void *page;
+    unsigned width;
+};
+
+int hypervisor_open(struct hypervisor **result)
+{
+    struct hypervisor *hypervisor = calloc(1, sizeof(*hypervisor));
+
+    if (!hypervisor)
+        return -ENOMEM;
+    hypervisor->xc = xc_interface_open(NULL, NULL, 0);
+    hypervisor->memory = xenforeignmemory_open(NULL, 0);
+    if (!hypervisor->xc || !hypervisor->memory) {
+        int error = -errno;
+        hypervisor_close(hypervisor);
+        return error;
+    }
+    int version = xc_version(hypervisor->xc, XENVER_version, NULL);
+    if (version < 0)
+        strcpy(hypervisor->text, "xen");
+    else
+        snprintf(hypervisor->text, sizeof(hypervisor->text), "xen %d.%d", version >> 16, version & 0xffff);
+    *result = hypervisor;
+    return 0;
+}
+
+void hypervisor_close(struct hypervisor *hypervisor)
+{
+    if (!hypervisor)
+        return;
+    if (hypervisor->xc)
+        xc_interface_close(hypervisor->xc);
+    if (hypervisor->memory)
+        xenforeignmemory_close(hypervisor->memory);
+    free(hypervisor);
+}
+
+const char *hypervisor_describe(struct hypervisor *hypervisor)
+{
+    return hypervisor->text;
+}
+
+unsigned hypervisor_page_kib(struct hypervisor *hypervisor)
+{
+    (void)hypervisor;
+    return XC_PAGE_SIZE / 1024;
+}
+
+static void hypervisor_convert(const xc_domaininfo_t *info, struct hypervisor_domain *domain)
+{
+    const uint8_t *u = info->handle;
+    unsigned reason = (info->flags >> XEN_DOMINF_shutdownshift) & XEN_DOMINF_shutdownmask;
+
+    memset(domain, 0, sizeof(*domain));
+    domain->domid = (uint16_t)info->domain;
+    domain->dying = info->flags & XEN_DOMINF_dying;
+    domain->paused = info->flags & XEN_DOMINF_paused;
+    domain->shutdown = info->flags & XEN_DOMINF_shutdown;
+    domain->suspended = domain->shutdown && reason == SHUTDOWN_suspend;
+    domain->hvm = info->flags & XEN_DOMINF_hvm_guest;
+    domain->tot_pages = info->tot_pages;
+    domain->max_pages = info->max_pages;
+    domain->shared_info_frame = info->shared_info_frame;
+    domain->cpu_time_ns = info->cpu_time;
+    snprintf(domain->uuid, sizeof(domain->uuid), "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
+             u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+}
+
+int hypervisor_list(struct hypervisor *hypervisor, uint16_t first, size_t room, struct hypervisor_domain *domains)
+{
+    xc_domaininfo_t *info = calloc(room, sizeof(*info));
+
+    if (!info)
+        return -ENOMEM;
+    int count = xc_domain_getinfolist(hypervisor->xc, first, (unsigned)room, info);
+    if (count < 0)
+        count = -errno;
+    for (int i = 0; i < count; i++)
+        hypervisor_convert(&info[i], &domains[i]);
+    free(info);
+    return count;
+}
+
+int hypervisor_get(struct hypervisor *hypervisor, uint16_t domid, struct hypervisor_domain *domain)
+{
+    xc_domaininfo_t info;
+    int count = xc_domain_getinfolist(hypervisor->xc, domid, 1, &info);
+
+    if (count < 0)
+        return -errno;
+    if (count == 0 || info.domain != domid)
+        return -ESRCH;
+    hypervisor_convert(&info, domain);
+    return 0;
+}
+
+int hypervisor_set_max_pages(struct hypervisor *hypervisor, uint16_t domid, uint64_t max_pages)
+{
+    if (xc_domain_setmaxmem(hypervisor->xc, domid, max_pages * (XC_PAGE_SIZE / 1024)) < 0)
+        return -errno;
+    return 0;
+}
+
+int hypervisor_map_p2m(struct hypervisor *hypervisor, const struct hypervisor_domain *domain,
+                       struct hypervisor_p2m **result)
+{
+    xen_pfn_t frame = domain->shared_info_frame;
+    int page_error = 0;
+
+    if (domain->hvm)
+        return -ENODATA;
+    struct hypervisor_p2m *p2m = calloc(1, sizeof(*p2m));
+    if (!p2m)
+        return -ENOMEM;
+    p2m->memory = hypervisor->memory;
+    if (xc_domain_get_guest_width(hypervisor->xc, domain->domid, &p2m->width) == 0)
+        p2m->page = xenforeignmemory_map(hypervisor->memory, domain->domid, PROT_READ, 1, &frame, &page_error);
+    if (!p2m->page) {
+        int error = errno ? -errno : -EIO;
+        free(p2m);
+        return error;
+    }
+    *result = p2m;
+    return 0;
+}
+
+void hypervisor_unmap_p2m(struct hypervisor_p2m *p2m)
+{
+    if (!p2m)
+        return;
+    xenforeignmemory_unmap(p2m->memory, p2m->page, 1);
+    free(p2m);
+}
+
+bool hypervisor_read_generation(const struct hypervisor_p2m *p2m, uint64_t *generation)
+{
+    struct sharedinfo info;
+
+    if (sharedinfo_read(p2m->page, p2m->width, &info) || !info.p2m_cr3)
+        return false;
+    *generation = info.p2m_generation;
+    return true;
+}

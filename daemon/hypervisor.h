@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Everything this daemon asks of the hypervisor, and nothing more.
+ *
+ * Two implementations are chosen when the program is linked: hypervisor-xen.c on libxenctrl and
+ * libxenforeignmemory, and the imitation the tests use. A handle belongs to one thread: libxenctrl keeps hypercall
+ * buffers per handle, so the loop and the store worker open one each.
+ *
+ * Sizes cross this interface in pages of the hypervisor's own granularity, as the hypercalls do;
+ * hypervisor_page_kib() says how large one is. Functions return 0 or a negative errno unless said otherwise.
+ */
+#ifndef P2MGUARD_HYPERVISOR_H
+#define P2MGUARD_HYPERVISOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Lower-case text of a domain's uuid with its four dashes. */
+#define HYPERVISOR_UUID_LENGTH 36
+
+/* One domain as xen/include/public/domctl.h, struct xen_domctl_getdomaininfo, describes it. */
+struct hypervisor_domain {
+    uint16_t domid;
+    bool dying;     /* being torn down: the numbers mean nothing any more */
+    bool paused;    /* by the control stack */
+    bool shutdown;  /* no vcpu runs again before a resume ... */
+    bool suspended; /* ... and the reason is SHUTDOWN_suspend, as in a migration's last phase */
+    bool hvm;       /* HVM or PVH: hardware-assisted */
+    uint64_t tot_pages;
+    uint64_t max_pages;
+    uint64_t shared_info_frame;
+    uint64_t cpu_time_ns;
+    char uuid[HYPERVISOR_UUID_LENGTH + 1];
+};
+
+struct hypervisor;
+
+/* Opens a handle; free it with hypervisor_close, which accepts NULL. */
+int hypervisor_open(struct hypervisor **hypervisor);
+void hypervisor_close(struct hypervisor *hypervisor);
+
+/* A word for daemon.info: "xen 4.17" or "imitation". Valid as long as the handle. */
+const char *hypervisor_describe(struct hypervisor *hypervisor);
+
+unsigned hypervisor_page_kib(struct hypervisor *hypervisor);
+
+/*
+ * Up to `room` domains with domid >= first, in rising order of domid, with one hypercall. Returns how many there are
+ * in `domains`, or a negative errno.
+ */
+int hypervisor_list(struct hypervisor *hypervisor, uint16_t first, size_t room, struct hypervisor_domain *domains);
+
+/* The one domain; -ESRCH when there is none. */
+int hypervisor_get(struct hypervisor *hypervisor, uint16_t domid, struct hypervisor_domain *domain);
+
+/* XEN_DOMCTL_max_mem. A value below tot_pages is allowed: the guest can then only shrink. */
+int hypervisor_set_max_pages(struct hypervisor *hypervisor, uint16_t domid, uint64_t max_pages);
+
+/*
+ * A PV guest's shared info page, mapped read-only. The mapping keeps a reference on the domain: unmap it when the
+ * domain is on its way out, or it cannot be torn down. -ENODATA for guests that have no p2m of their own (HVM, PVH).
+ */
+struct hypervisor_p2m;
+
+int hypervisor_map_p2m(struct hypervisor *hypervisor, const struct hypervisor_domain *domain,
+                       struct hypervisor_p2m **p2m);
+void hypervisor_unmap_p2m(struct hypervisor_p2m *p2m);
+
+/* What stands there now: a memory load, no hypercall. False as long as the guest keeps no linear p2m. */
+bool hypervisor_read_generation(const struct hypervisor_p2m *p2m, uint64_t *generation);
+
+#endif

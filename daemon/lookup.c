@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/lookup.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#define LOOKUP_CHUNK 256
+
+struct lookup {
+    struct work work;
+    lookup_done *done;
+    void *context;
+    bool all;
+    char wanted[SESSION_NAME_MAX];
+    struct lookup_domain *domains;
+    size_t count, room;
+    int error;
+};
+
+static int lookup_read(struct store *store, uint16_t domid, const char *node, char *value, size_t size)
+{
+    char path[STORE_PATH_MAX];
+
+    snprintf(path, sizeof(path), "/local/domain/%u/%s", domid, node);
+    int error = store_read(store, 0, path, value, size);
+    if (error)
+        *value = '\0';
+    return error;
+}
+
+static bool lookup_read_kib(struct store *store, uint16_t domid, const char *node, uint64_t *kib)
+{
+    char value[JOURNAL_TARGET_MAX];
+
+    if (lookup_read(store, domid, node, value, sizeof(value)) || !journal_is_target(value))
+        return false;
+    *kib = strtoull(value, NULL, 10);
+    return true;
+}
+
+static void lookup_read_perms(struct store *store, uint16_t domid, const char *node, char *text)
+{
+    char path[STORE_PATH_MAX];
+
+    snprintf(path, sizeof(path), "/local/domain/%u/%s", domid, node);
+    if (store_get_perms(store, 0, path, text, STORE_PERMS_MAX))
+        *text = '\0';
+}
+
+static struct lookup_domain *lookup_add(struct lookup *lookup, const struct hypervisor_domain *domain)
+{
+    if (lookup->count == lookup->room) {
+        size_t room = lookup->room ? lookup->room * 2 : 16;
+        struct lookup_domain *domains = reallocarray(lookup->domains, room, sizeof(*domains));
+        if (!domains)
+            return NULL;
+        lookup->domains = domains;
+        lookup->room = room;
+    }
+    struct lookup_domain *added = &lookup->domains[lookup->count++];
+    memset(added, 0, sizeof(*added));
+    added->domain = *domain;
+    return added;
+}
+
+/* A domid goes before a name, as in xl. */
+static bool lookup_is_wanted(const struct lookup *lookup, const struct hypervisor_domain *domain, const char *name)
+{
+    char *end;
+    unsigned long domid = strtoul(lookup->wanted, &end, 10);
+
+    if (lookup->all)
+        return true;
+    if (lookup->wanted[0] >= '0' && lookup->wanted[0] <= '9' && *end == '\0')
+        return domid == domain->domid;
+    return strcasecmp(lookup->wanted, domain->uuid) == 0 || strcmp(lookup->wanted, name) == 0;
+}
+
+static int lookup_take(struct lookup *lookup, const struct worker_tools *tools, const struct hypervisor_domain *domain)
+{
+    char name[SESSION_NAME_MAX];
+    int error = lookup_read(tools->store, domain->domid, "name", name, sizeof(name));
+
+    if (error == -ENOTCONN)
+        return error;
+    if (!lookup_is_wanted(lookup, domain, name))
+        return 0;
+    struct lookup_domain *found = lookup_add(lookup, domain);
+    if (!found)
+        return -ENOMEM;
+    strcpy(found->name, name);
+    found->has_target = lookup_read_kib(tools->store, domain->domid, "memory/target", &found->target_kib);
+    if (lookup->all)
+        return 0;
+    found->has_static_max = lookup_read_kib(tools->store, domain->domid, "memory/static-max", &found->static_max_kib);
+    lookup_read_perms(tools->store, domain->domid, "memory", found->memory_perms);
+    lookup_read_perms(tools->store, domain->domid, "memory/target", found->target_perms);
+    return 0;
+}
+
+static void lookup_run(struct work *work, const struct worker_tools *tools)
+{
+    struct lookup *lookup = (struct lookup *)(void *)work;
+    struct hypervisor_domain *chunk = calloc(LOOKUP_CHUNK, sizeof(*chunk));
+    unsigned first = 0;
+    int count = chunk ? LOOKUP_CHUNK : -ENOMEM;
+
+    lookup->error = 0;
+    while (count == LOOKUP_CHUNK && first <= UINT16_MAX && !lookup->error) {
+        count = hypervisor_list(tools->hypervisor, (uint16_t)first, LOOKUP_CHUNK, chunk);
+        for (int i = 0; i < count && !lookup->error; i++) {
+            lookup->error = lookup_take(lookup, tools, &chunk[i]);
+            first = chunk[i].domid + 1u;
+        }
+    }
+    if (count < 0)
+        lookup->error = count;
+    if (!lookup->error && !lookup->all && lookup->count == 0)
+        lookup->error = -ESRCH;
+    free(chunk);
+}
+
+static void lookup_finish(struct work *work)
+{
+    struct lookup *lookup = (struct lookup *)(void *)work;
+
+    lookup->done(lookup->context, lookup->error, lookup->domains, lookup->count);
+    free(lookup->domains);
+    free(lookup);
+}
+
+int lookup_start(struct worker *worker, const char *wanted, lookup_done *done, void *context)
+{
+    struct lookup *lookup = calloc(1, sizeof(*lookup));
+
+    if (!lookup)
+        return -ENOMEM;
+    lookup->work.run = lookup_run;
+    lookup->work.done = lookup_finish;
+    lookup->done = done;
+    lookup->context = context;
+    lookup->all = !wanted;
+    lookup->error = -ECANCELED;
+    /* Longer than any name: it will not be found, which is right. */
+    if (wanted)
+        snprintf(lookup->wanted, sizeof(lookup->wanted), "%s", wanted);
+    worker_submit(worker, &lookup->work);
+    return 0;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * From what a caller names - a domid, a uuid or a name - to domains, with what xenstore says of them.
+ *
+ * Reads the store, so the answer comes later, on the loop thread. Nothing is cached: names change under our feet, and
+ * the wrong guest frozen is worse than a round trip.
+ */
+#ifndef P2MGUARD_LOOKUP_H
+#define P2MGUARD_LOOKUP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/hypervisor.h"
+#include "daemon/session.h"
+#include "daemon/worker.h"
+
+struct lookup_domain {
+    struct hypervisor_domain domain;
+    char name[SESSION_NAME_MAX]; /* "" when it has none that fits */
+    bool has_target, has_static_max;
+    uint64_t target_kib, static_max_kib;
+    char memory_perms[STORE_PERMS_MAX], target_perms[STORE_PERMS_MAX]; /* "" when there is no such node */
+};
+
+/* `domains` is borrowed. Error: -ESRCH for a domain that does not exist, -ENOTCONN without xenstored. */
+typedef void lookup_done(void *context, int error, const struct lookup_domain *domains, size_t count);
+
+/* Looks for one domain, or for all with a NULL `wanted`. -ENOMEM, and no call of `done`, when memory runs out. */
+int lookup_start(struct worker *worker, const char *wanted, lookup_done *done, void *context);
+
+#endif

@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * p2mguardd: reads its settings, puts back what an earlier daemon left, and only then opens the control socket.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <event2/event.h>
+#include <systemd/sd-daemon.h>
+
+#include "config.h"
+#include "daemon/events.h"
+#include "daemon/guard.h"
+#include "daemon/log.h"
+#include "daemon/methods.h"
+#include "daemon/server.h"
+#include "daemon/settings.h"
+
+#define MAIN_EVENTS_KEPT 4096
+
+/* Longer than any thaw takes when xenstored answers; then the journals are left to the next daemon. */
+#define MAIN_STOP_SECONDS 20
+
+/* What may be told to stop, to reload, or that a watchdog wants to hear of us. */
+enum { MAIN_SIGTERM, MAIN_SIGINT, MAIN_SIGHUP, MAIN_SIGNALS };
+
+struct main_options {
+    const char *socket;
+    const char *config; /* NULL: the standard one, which need not exist */
+    int log_level;      /* -1: as configured */
+};
+
+struct daemon {
+    struct main_options options;
+    struct settings settings;
+    struct event_base *base;
+    struct events *events;
+    struct methods *methods;
+    struct guard *guard;
+    struct server *server;
+    struct event *signals[MAIN_SIGNALS];
+    struct event *watchdog;
+    struct event *stop_timer;
+    struct timeval watchdog_interval;
+    bool stopping;
+    int exit_status;
+};
+
+static void main_usage(FILE *to)
+{
+    fputs("usage: p2mguardd [--socket PATH] [--config FILE] [--log-level LEVEL] [--version] [--help]\n"
+          "Makes live migration of Xen guests safe; runs in the foreground of dom0.\n\n"
+          "  --socket PATH      control socket (" P2MG_CONTROL_SOCKET ")\n"
+          "  --config FILE      configuration (" SETTINGS_FILE ")\n"
+          "  --log-level LEVEL  error, warning, notice, info or debug\n",
+          to);
+}
+
+/* Exits on a bad command line. */
+static void main_parse(int argc, char **argv, struct main_options *options)
+{
+    static const struct option names[] = {{"socket", required_argument, NULL, 's'},
+                                          {"config", required_argument, NULL, 'c'},
+                                          {"log-level", required_argument, NULL, 'l'},
+                                          {"version", no_argument, NULL, 'V'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
+    int name;
+
+    *options = (struct main_options){.log_level = -1};
+    while ((name = getopt_long(argc, argv, "", names, NULL)) != -1) {
+        switch (name) {
+        case 's':
+            options->socket = optarg;
+            break;
+        case 'c':
+            options->config = optarg;
+            break;
+        case 'l':
+            if (log_level_parse(optarg, &options->log_level)) {
+                fprintf(stderr, "p2mguardd: --log-level is '%s', expected error, warning, notice, info or debug\n",
+                        optarg);
+                exit(2);
+            }
+            break;
+        case 'V':
+            puts("p2mguardd " PACKAGE_VERSION);
+            exit(0);
+        case 'h':
+            main_usage(stdout);
+            exit(0);
+        default:
+            main_usage(stderr);
+            exit(2);
+        }
+    }
+    if (optind < argc) {
+        fprintf(stderr, "p2mguardd: unexpected argument '%s'\n", argv[optind]);
+        main_usage(stderr);
+        exit(2);
+    }
+}
+
+/* Into a value of its own first: a file that is not right changes nothing. */
+static int main_read_settings(struct daemon *daemon)
+{
+    struct settings settings;
+    char problem[512];
+    const char *path = daemon->options.config ? daemon->options.config : SETTINGS_FILE;
+
+    settings_init(&settings);
+    int error = settings_read(&settings, path, problem, sizeof(problem));
+    if (error && (error != -ENOENT || daemon->options.config)) {
+        log_error("%s", problem);
+        return error;
+    }
+    if (daemon->options.socket) {
+        if (strlen(daemon->options.socket) >= sizeof(settings.socket)) {
+            log_error("--socket is too long, expected at most %zu bytes", sizeof(settings.socket) - 1);
+            return -EINVAL;
+        }
+        strcpy(settings.socket, daemon->options.socket);
+    }
+    if (daemon->options.log_level >= 0)
+        settings.log_level = daemon->options.log_level;
+    daemon->settings = settings;
+    log_set_level(settings.log_level);
+    return 0;
+}
+
+static void main_tell_status(struct daemon *daemon)
+{
+    char counts[128] = "";
+    size_t used = 0;
+
+    for (int state = 0; state < P2MG_STATE_GONE && daemon->guard; state++) {
+        size_t count = guard_count(daemon->guard, (enum p2mg_state)state);
+        if (count)
+            used += (size_t)snprintf(counts + used, sizeof(counts) - used, "%s%zu %s", used ? ", " : "", count,
+                                     p2mg_state_name((enum p2mg_state)state));
+    }
+    sd_notifyf(0, "STATUS=%s", !daemon->server ? "waiting for xenstored" : used ? counts : "no sessions");
+}
+
+static struct guard_settings main_guard_settings(const struct settings *settings)
+{
+    return (struct guard_settings){settings->poll_interval_ms, settings->max_gap_ms, (size_t)settings->max_sessions};
+}
+
+/* ---- from the guard and the server ---- */
+
+static void main_on_held(void *context, struct session *session)
+{
+    methods_on_held(((struct daemon *)context)->methods, session);
+}
+
+static void main_on_not_held(void *context, struct session *session)
+{
+    methods_on_not_held(((struct daemon *)context)->methods, session);
+}
+
+static void main_on_checked(void *context, struct session *session)
+{
+    methods_on_checked(((struct daemon *)context)->methods, session);
+}
+
+static void main_on_gone(void *context, struct session *session)
+{
+    methods_on_gone(((struct daemon *)context)->methods, session);
+}
+
+static void main_on_changed(void *context)
+{
+    struct daemon *daemon = context;
+
+    main_tell_status(daemon);
+    if (daemon->stopping && guard_live(daemon->guard) == 0)
+        event_base_loopexit(daemon->base, NULL);
+}
+
+static int main_listen_fd(void)
+{
+    int count = sd_listen_fds(1);
+
+    if (count > 1)
+        log_warning("systemd passed %d sockets; only the first is used", count);
+    return count > 0 ? SD_LISTEN_FDS_START : -1;
+}
+
+static void main_fail(struct daemon *daemon)
+{
+    daemon->exit_status = 1;
+    event_base_loopbreak(daemon->base);
+}
+
+/* Everything journalled is back where it was: now callers may come. */
+static void main_on_recovered(void *context)
+{
+    struct daemon *daemon = context;
+    struct server_options options = {
+        .path = daemon->settings.socket,
+        .listen_fd = main_listen_fd(),
+        .group = daemon->settings.socket_group,
+        .mode = daemon->settings.socket_mode,
+        .max_connections = (unsigned)daemon->settings.max_connections,
+        .methods = methods_table,
+        .method_context = daemon->methods,
+        .events = daemon->events,
+        .on_close = methods_on_close,
+    };
+
+    int error = server_new(&daemon->server, daemon->base, &options);
+    if (error) {
+        log_error("listening on %s failed: %s", options.path, strerror(-error));
+        main_fail(daemon);
+        return;
+    }
+    methods_set_server(daemon->methods, daemon->server);
+    events_emit(daemon->events, "daemon.started", json_pack("{s:s}", "version", PACKAGE_VERSION));
+    log_info("p2mguardd " PACKAGE_VERSION " ready on %s", options.listen_fd < 0 ? options.path : "systemd's socket");
+    sd_notify(0, "READY=1");
+    main_tell_status(daemon);
+}
+
+/* ---- signals and timers ---- */
+
+static void main_on_stop_timer(evutil_socket_t fd, short what, void *context)
+{
+    struct daemon *daemon = context;
+    (void)fd, (void)what;
+
+    log_error("%zu sessions could not be put back in %d s; the next start will do it", guard_live(daemon->guard),
+              MAIN_STOP_SECONDS);
+    main_fail(daemon);
+}
+
+static void main_on_stop(evutil_socket_t fd, short what, void *context)
+{
+    struct daemon *daemon = context;
+    struct timeval limit = {.tv_sec = MAIN_STOP_SECONDS};
+    (void)fd, (void)what;
+
+    if (daemon->stopping)
+        return;
+    daemon->stopping = true;
+    sd_notify(0, "STOPPING=1");
+    log_info("stopping: putting everything back");
+    events_emit(daemon->events, "daemon.stopping", json_object());
+    guard_stop_all(daemon->guard, P2MG_REASON_SHUTDOWN);
+    if (guard_live(daemon->guard) == 0)
+        event_base_loopexit(daemon->base, NULL);
+    else
+        event_add(daemon->stop_timer, &limit);
+}
+
+static void main_on_reload(evutil_socket_t fd, short what, void *context)
+{
+    struct daemon *daemon = context;
+    struct timespec now;
+    (void)fd, (void)what;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)now.tv_sec * 1000000 + now.tv_nsec / 1000);
+    if (main_read_settings(daemon) == 0) {
+        struct guard_settings settings = main_guard_settings(&daemon->settings);
+        guard_apply(daemon->guard, &settings);
+        if (daemon->server)
+            server_set_group(daemon->server, daemon->settings.socket_group);
+        log_notice("configuration read again");
+        events_emit(daemon->events, "daemon.reloaded", json_object());
+    } else {
+        log_error("the configuration stays as it was");
+    }
+    if (daemon->server)
+        sd_notify(0, "READY=1");
+    main_tell_status(daemon);
+}
+
+static void main_on_watchdog(evutil_socket_t fd, short what, void *context)
+{
+    struct daemon *daemon = context;
+    (void)fd, (void)what;
+
+    sd_notify(0, "WATCHDOG=1");
+    event_add(daemon->watchdog, &daemon->watchdog_interval);
+}
+
+static int main_add_signal(struct daemon *daemon, int index, int number, event_callback_fn handler)
+{
+    daemon->signals[index] = evsignal_new(daemon->base, number, handler, daemon);
+    return daemon->signals[index] && event_add(daemon->signals[index], NULL) == 0 ? 0 : -ENOMEM;
+}
+
+static int main_set_up_events(struct daemon *daemon)
+{
+    uint64_t watchdog_usec;
+
+    if (main_add_signal(daemon, MAIN_SIGTERM, SIGTERM, main_on_stop) ||
+        main_add_signal(daemon, MAIN_SIGINT, SIGINT, main_on_stop) ||
+        main_add_signal(daemon, MAIN_SIGHUP, SIGHUP, main_on_reload))
+        return -ENOMEM;
+    daemon->stop_timer = evtimer_new(daemon->base, main_on_stop_timer, daemon);
+    daemon->watchdog = evtimer_new(daemon->base, main_on_watchdog, daemon);
+    if (!daemon->stop_timer || !daemon->watchdog)
+        return -ENOMEM;
+    if (sd_watchdog_enabled(0, &watchdog_usec) > 0) {
+        daemon->watchdog_interval.tv_sec = (time_t)(watchdog_usec / 2000000);
+        daemon->watchdog_interval.tv_usec = (suseconds_t)(watchdog_usec / 2 % 1000000);
+        main_on_watchdog(-1, 0, daemon);
+    }
+    return 0;
+}
+
+/* ---- life ---- */
+
+static int main_set_up(struct daemon *daemon)
+{
+    struct guard_callbacks callbacks = {.held = main_on_held,
+                                        .not_held = main_on_not_held,
+                                        .checked = main_on_checked,
+                                        .gone = main_on_gone,
+                                        .recovered = main_on_recovered,
+                                        .changed = main_on_changed,
+                                        .context = daemon};
+    struct guard_settings settings = main_guard_settings(&daemon->settings);
+
+    daemon->base = event_base_new();
+    daemon->events = events_new(MAIN_EVENTS_KEPT);
+    if (!daemon->base || !daemon->events || main_set_up_events(daemon)) {
+        log_error("out of memory");
+        return -ENOMEM;
+    }
+    int error = methods_new(&daemon->methods, daemon->base, daemon->events, &daemon->settings);
+    if (error) {
+        log_error("out of memory");
+        return error;
+    }
+    error = guard_new(&daemon->guard, daemon->base, daemon->events, &settings, &callbacks);
+    if (error) {
+        log_error("asking the hypervisor failed: %s (is this a Xen dom0, and is xen-privcmd loaded?)",
+                  strerror(-error));
+        return error;
+    }
+    methods_set_guard(daemon->methods, daemon->guard);
+    return 0;
+}
+
+/* The server first: nobody is to see the rest going down. The guard before the methods its worker's answers go to. */
+static void main_tear_down(struct daemon *daemon)
+{
+    server_free(daemon->server);
+    guard_free(daemon->guard);
+    methods_free(daemon->methods);
+    events_free(daemon->events);
+    for (int i = 0; i < MAIN_SIGNALS; i++)
+        if (daemon->signals[i])
+            event_free(daemon->signals[i]);
+    if (daemon->stop_timer)
+        event_free(daemon->stop_timer);
+    if (daemon->watchdog)
+        event_free(daemon->watchdog);
+    if (daemon->base)
+        event_base_free(daemon->base);
+}
+
+int main(int argc, char **argv)
+{
+    static struct daemon daemon;
+
+    main_parse(argc, argv, &daemon.options);
+    log_open();
+    signal(SIGPIPE, SIG_IGN); /* libxenstore writes to a socket whose other end may be gone */
+    if (main_read_settings(&daemon))
+        return 2;
+    if (main_set_up(&daemon)) {
+        main_tear_down(&daemon);
+        return 1;
+    }
+    main_tell_status(&daemon);
+    event_base_dispatch(daemon.base);
+    main_tear_down(&daemon);
+    return daemon.exit_status;
+}

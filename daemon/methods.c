@@ -1,0 +1,715 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/methods.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "daemon/clock.h"
+#include "daemon/log.h"
+#include "daemon/lookup.h"
+#include "daemon/record.h"
+#include "protocol/openrpc-text.h"
+
+/* How long xenstored may take before a caller is told that it does not answer. */
+#define METHODS_STORE_MS 2000
+#define METHODS_VERDICT_MS 1000
+#define METHODS_THAW_MS 10000
+
+/* What a call waits for. */
+enum wait_kind { WAIT_HELD, WAIT_GONE, WAIT_CHECKED, WAIT_LOOKUP };
+
+struct waiter {
+    struct methods *methods;
+    struct waiter *next;
+    enum wait_kind kind;
+    struct rpc_call *call; /* NULL once answered: only a lookup outlives its answer */
+    struct session *session;
+    struct event *timer;
+    char *wanted; /* the domain a lookup is for */
+    void (*found)(struct waiter *waiter, const struct lookup_domain *domains, size_t count);
+    struct session_options options; /* guard.begin */
+    bool wait;
+};
+
+struct methods {
+    struct event_base *base;
+    struct events *events;
+    const struct settings *settings;
+    struct guard *guard;
+    struct server *server;
+    struct waiter *waiters;
+    int64_t started_ms;
+};
+
+/* ---- answers ---- */
+
+static json_t *methods_what(const char *what)
+{
+    return json_pack("{s:s}", "what", what);
+}
+
+static void methods_fail(struct rpc_call *call, int code, const char *message, json_t *data)
+{
+    rpc_fail(call, code, message, data);
+}
+
+static void methods_fail_errno(struct rpc_call *call, int error)
+{
+    if (error == -ENOTCONN || error == -ECANCELED)
+        methods_fail(call, P2MG_ERROR_STORE, "xenstored does not answer",
+                     methods_what("there is no connection to xenstored; it is tried again all the time"));
+    else
+        methods_fail(call, P2MG_ERROR_INTERNAL, "Internal error", methods_what(strerror(-error)));
+}
+
+static void methods_fail_param(struct rpc_call *call, const char *where, const char *what, const char *expected)
+{
+    methods_fail(call, P2MG_ERROR_INVALID_PARAMS, "Invalid params",
+                 json_pack("{s:s,s:s,s:s}", "where", where, "what", what, "expected", expected));
+}
+
+static void methods_fail_not_held(struct rpc_call *call, struct session *session)
+{
+    enum p2mg_reason reason = session->ending;
+
+    if (reason == P2MG_REASON_NOT_GUARDABLE) {
+        methods_fail(call, P2MG_ERROR_NOT_GUARDABLE, "the domain cannot be guarded",
+                     json_pack("{s:s,s:s,s:o}", "reason", p2mg_reason_name(reason), "what", p2mg_reason_text(reason),
+                               "session", record_session(session)));
+        return;
+    }
+    methods_fail(call, P2MG_ERROR_NOT_HELD, "the guest could not be held",
+                 json_pack("{s:s,s:s,s:o}", "reason", p2mg_reason_name(reason), "what", p2mg_reason_text(reason),
+                           "session", record_session(session)));
+}
+
+/* ---- waiters ---- */
+
+static void waiter_free(struct waiter *waiter)
+{
+    if (waiter->timer)
+        event_free(waiter->timer);
+    free(waiter->wanted);
+    free(waiter);
+}
+
+static void waiter_unlink(struct waiter *waiter)
+{
+    struct waiter **link = &waiter->methods->waiters;
+
+    while (*link != waiter)
+        link = &(*link)->next;
+    *link = waiter->next;
+}
+
+static void waiter_give_verdict(struct rpc_call *call, struct session *session, bool final, bool store_silent);
+
+static void waiter_on_timer(evutil_socket_t fd, short what, void *context)
+{
+    struct waiter *waiter = context;
+    struct rpc_call *call = waiter->call;
+    (void)fd, (void)what;
+
+    waiter->call = NULL;
+    switch (waiter->kind) {
+    case WAIT_LOOKUP: /* stays until its lookup comes back */
+        methods_fail(call, P2MG_ERROR_STORE, "xenstored does not answer",
+                     methods_what("xenstored did not answer within 2 s"));
+        return;
+    case WAIT_GONE:
+        methods_fail(call, P2MG_ERROR_STORE, "xenstored does not answer",
+                     methods_what("not everything could be put back yet; the daemon goes on trying"));
+        break;
+    case WAIT_CHECKED:
+        waiter_give_verdict(call, waiter->session, true, true);
+        break;
+    case WAIT_HELD:
+        break;
+    }
+    waiter_unlink(waiter);
+    waiter_free(waiter);
+}
+
+/* NULL, and the call failed, when memory runs out. A timeout of 0 is none. */
+static struct waiter *waiter_new(struct methods *methods, enum wait_kind kind, struct rpc_call *call,
+                                 struct session *session, int64_t timeout_ms)
+{
+    struct waiter *waiter = calloc(1, sizeof(*waiter));
+    struct timeval timeout = {.tv_sec = (time_t)(timeout_ms / 1000),
+                              .tv_usec = (suseconds_t)(timeout_ms % 1000) * 1000};
+
+    if (waiter)
+        waiter->timer = evtimer_new(methods->base, waiter_on_timer, waiter);
+    if (!waiter || !waiter->timer || (timeout_ms && event_add(waiter->timer, &timeout) < 0)) {
+        if (waiter)
+            waiter_free(waiter);
+        methods_fail_errno(call, -ENOMEM);
+        return NULL;
+    }
+    waiter->methods = methods;
+    waiter->kind = kind;
+    waiter->call = call;
+    waiter->session = session;
+    waiter->next = methods->waiters;
+    methods->waiters = waiter;
+    return waiter;
+}
+
+/* Takes the next waiter for this out of the list; its call is the caller's to answer. */
+static struct rpc_call *waiter_take(struct methods *methods, const struct session *session, enum wait_kind kind)
+{
+    for (struct waiter *waiter = methods->waiters; waiter; waiter = waiter->next) {
+        if (waiter->session == session && waiter->kind == kind) {
+            struct rpc_call *call = waiter->call;
+            waiter_unlink(waiter);
+            waiter_free(waiter);
+            return call;
+        }
+    }
+    return NULL;
+}
+
+void methods_on_held(struct methods *methods, struct session *session)
+{
+    struct rpc_call *call;
+
+    while ((call = waiter_take(methods, session, WAIT_HELD)))
+        rpc_reply(call, record_session(session));
+}
+
+void methods_on_not_held(struct methods *methods, struct session *session)
+{
+    struct rpc_call *call;
+
+    while ((call = waiter_take(methods, session, WAIT_HELD)))
+        methods_fail_not_held(call, session);
+    methods_on_checked(methods, session);
+}
+
+void methods_on_checked(struct methods *methods, struct session *session)
+{
+    struct rpc_call *call;
+
+    while ((call = waiter_take(methods, session, WAIT_CHECKED)))
+        waiter_give_verdict(call, session, true, false);
+}
+
+void methods_on_gone(struct methods *methods, struct session *session)
+{
+    struct rpc_call *call;
+
+    methods_on_not_held(methods, session);
+    while ((call = waiter_take(methods, session, WAIT_GONE)))
+        rpc_reply(call, record_session(session));
+}
+
+void methods_on_close(uint64_t connection, void *context)
+{
+    struct methods *methods = context;
+
+    guard_connection_closed(methods->guard, connection);
+}
+
+/* ---- looking up a domain ---- */
+
+static void methods_on_lookup(void *context, int error, const struct lookup_domain *domains, size_t count)
+{
+    struct waiter *waiter = context;
+
+    waiter_unlink(waiter);
+    if (!waiter->call) {
+        /* answered already: xenstored took too long */
+    } else if (error == -ESRCH) {
+        char what[SESSION_NAME_MAX + 64];
+        snprintf(what, sizeof(what), "domain '%.*s' is not known; expected a domid, a name or a uuid", SESSION_NAME_MAX,
+                 waiter->wanted);
+        methods_fail(waiter->call, P2MG_ERROR_NO_SUCH_DOMAIN, "no such domain",
+                     json_pack("{s:s,s:s}", "domain", waiter->wanted, "what", what));
+    } else if (error) {
+        methods_fail_errno(waiter->call, error);
+    } else {
+        waiter->found(waiter, domains, count);
+    }
+    waiter_free(waiter);
+}
+
+/* The text of params.domain, which may be a number; NULL and the call failed when it is neither. */
+static char *methods_domain_text(struct rpc_call *call, const json_t *params)
+{
+    const json_t *domain = json_object_get(params, "domain");
+    char *text = NULL;
+
+    if (json_is_string(domain) && *json_string_value(domain)) {
+        text = strdup(json_string_value(domain));
+    } else if (json_is_integer(domain) && json_integer_value(domain) >= 0) {
+        if (asprintf(&text, "%" JSON_INTEGER_FORMAT, json_integer_value(domain)) < 0)
+            text = NULL;
+    } else {
+        methods_fail_param(call, "params.domain", "neither a name nor a domid", "a domid, a name or a uuid");
+        return NULL;
+    }
+    if (!text)
+        methods_fail_errno(call, -ENOMEM);
+    return text;
+}
+
+static struct waiter *methods_look_up(struct methods *methods, struct rpc_call *call, char *wanted,
+                                      void (*found)(struct waiter *, const struct lookup_domain *, size_t))
+{
+    struct waiter *waiter = waiter_new(methods, WAIT_LOOKUP, call, NULL, METHODS_STORE_MS);
+
+    if (!waiter) {
+        free(wanted);
+        return NULL;
+    }
+    waiter->wanted = wanted;
+    waiter->found = found;
+    int error = lookup_start(guard_worker(methods->guard), wanted, methods_on_lookup, waiter);
+    if (error) {
+        waiter_unlink(waiter);
+        waiter_free(waiter);
+        methods_fail_errno(call, error);
+        return NULL;
+    }
+    return waiter;
+}
+
+/* ---- guard.begin ---- */
+
+static bool begin_read_member(struct rpc_call *call, struct p2mg_policy *policy, const char *key, const json_t *value)
+{
+    const struct p2mg_policy_member *member = p2mg_policy_find(key);
+    char where[96], expected[96];
+
+    snprintf(where, sizeof(where), "params.policy.%.60s", key);
+    if (strcmp(key, "require") == 0) {
+        if (json_is_string(value) && p2mg_require_parse(json_string_value(value), &policy->require) == 0)
+            return true;
+        methods_fail_param(call, where, "not a strength of hold that this daemon knows", "\"gate\" or \"settled\"");
+        return false;
+    }
+    if (!member) {
+        methods_fail_param(call, where, "unknown member", "a member of the policy as in the protocol");
+        return false;
+    }
+    if (json_is_integer(value) && p2mg_policy_set(policy, member, json_integer_value(value)) == 0)
+        return true;
+    snprintf(expected, sizeof(expected), "an integer from %lld to %lld", (long long)member->least,
+             (long long)member->most);
+    methods_fail_param(call, where, "not an integer, or out of range", expected);
+    return false;
+}
+
+static bool begin_read_options(struct methods *methods, struct rpc_call *call, const json_t *params,
+                               struct session_options *options)
+{
+    json_t *policy = json_object_get(params, "policy"), *value;
+    const char *hold = json_string_value(json_object_get(params, "hold")), *key;
+    const struct rpc_peer *peer = rpc_call_peer(call);
+
+    memset(options, 0, sizeof(*options));
+    options->policy = methods->settings->policy;
+    options->connection = peer->connection;
+    options->pid = peer->pid;
+    options->uid = peer->uid;
+    options->detached = hold && strcmp(hold, "detached") == 0;
+    if (hold && !options->detached && strcmp(hold, "connection") != 0) {
+        methods_fail_param(call, "params.hold", "unknown kind of hold", "\"connection\" or \"detached\"");
+        return false;
+    }
+    json_object_foreach(policy, key, value) if (!begin_read_member(call, &options->policy, key, value)) return false;
+    return true;
+}
+
+static void begin_fail(struct rpc_call *call, int error, struct session *session, const struct settings *settings)
+{
+    switch (error) {
+    case -EBUSY:
+        methods_fail(call, P2MG_ERROR_BUSY, "the domain is under guard already",
+                     json_pack("{s:s,s:s}", "session", session->id, "what",
+                               "one session a domain; guard.show tells whose it is"));
+        break;
+    case -ENOSPC:
+        methods_fail(call, P2MG_ERROR_LIMIT, "a limit is reached",
+                     json_pack("{s:s,s:I}", "what", "no more sessions are taken, or the daemon is stopping", "limit",
+                               (json_int_t)settings->max_sessions));
+        break;
+    case -EPERM:
+        methods_fail(call, P2MG_ERROR_NOT_GUARDABLE, "the domain cannot be guarded",
+                     json_pack("{s:s,s:s}", "reason", p2mg_reason_name(P2MG_REASON_NOT_GUARDABLE), "what",
+                               "domain 0 is the host itself"));
+        break;
+    case -ESRCH:
+        methods_fail(call, P2MG_ERROR_NO_SUCH_DOMAIN, "no such domain", methods_what("the domain went away just now"));
+        break;
+    default:
+        methods_fail_errno(call, error);
+    }
+}
+
+static void begin_found(struct waiter *waiter, const struct lookup_domain *domains, size_t count)
+{
+    struct methods *methods = waiter->methods;
+    struct session *session;
+    (void)count;
+
+    /* The client may have gone while its domain was looked up: a hold for nobody would last until its deadline. */
+    if (!waiter->options.detached && !rpc_call_channel(waiter->call)) {
+        rpc_reply(waiter->call, json_null());
+        return;
+    }
+    strcpy(waiter->options.name, domains[0].name);
+    int error = guard_begin(methods->guard, domains[0].domain.domid, &waiter->options, &session);
+    if (error)
+        begin_fail(waiter->call, error, session, methods->settings);
+    else if (!waiter->wait)
+        rpc_reply(waiter->call, record_session(session));
+    else if (!waiter_new(methods, WAIT_HELD, waiter->call, session, 0))
+        session_stop(session, P2MG_REASON_ERROR, P2MG_OUTCOME_UNKNOWN);
+}
+
+static void run_begin(struct rpc_call *call, const json_t *params, void *context)
+{
+    struct methods *methods = context;
+    struct session_options options;
+
+    if (!begin_read_options(methods, call, params, &options))
+        return;
+    char *wanted = methods_domain_text(call, params);
+    if (!wanted)
+        return;
+    struct waiter *waiter = methods_look_up(methods, call, wanted, begin_found);
+    if (waiter) {
+        waiter->options = options;
+        waiter->wait = json_is_true(json_object_get(params, "wait"));
+    }
+}
+
+/* ---- the rest of guard.* ---- */
+
+static struct session *methods_session(struct methods *methods, struct rpc_call *call, const json_t *params)
+{
+    const char *id = json_string_value(json_object_get(params, "session"));
+    struct session *session = guard_find(methods->guard, id);
+
+    if (!session)
+        methods_fail(call, P2MG_ERROR_NO_SUCH_SESSION, "no such session",
+                     json_pack("{s:s,s:s}", "session", id, "what",
+                               "it never was, or has been gone for so long that it is forgotten"));
+    return session;
+}
+
+static void waiter_give_verdict(struct rpc_call *call, struct session *session, bool final, bool store_silent)
+{
+    struct verdict verdict = session_judge(session, store_silent);
+
+    if (final)
+        record_emit(session, "session.verdict", "{s:s,s:s,s:s,s:I}", "verdict", p2mg_verdict_name(verdict.verdict),
+                    "reason", p2mg_reason_name(verdict.reason), "phase", "final", "attempt",
+                    (json_int_t)session->attempt);
+    rpc_reply(call, record_verdict(session, &verdict, final));
+}
+
+static void run_verdict(struct rpc_call *call, const json_t *params, void *context)
+{
+    struct methods *methods = context;
+    const char *phase = json_string_value(json_object_get(params, "phase"));
+    bool final = !phase || strcmp(phase, "final") == 0;
+
+    if (!final && strcmp(phase, "precopy") != 0) {
+        methods_fail_param(call, "params.phase", "unknown phase", "\"precopy\" or \"final\"");
+        return;
+    }
+    if (final && !rpc_call_peer(call)->may_change) {
+        methods_fail(call, P2MG_ERROR_NOT_PERMITTED, "not permitted",
+                     json_pack("{s:s,s:s}", "method", "guard.verdict", "what",
+                               "a final verdict uses up attempts; ask with \"phase\": \"precopy\""));
+        return;
+    }
+    struct session *session = methods_session(methods, call, params);
+    if (!session)
+        return;
+    if (!final || session_state(session) != P2MG_STATE_HELD) {
+        waiter_give_verdict(call, session, final, !worker_connected(guard_worker(methods->guard)));
+        return;
+    }
+    if (waiter_new(methods, WAIT_CHECKED, call, session, METHODS_VERDICT_MS))
+        session_check(session);
+}
+
+static void methods_fail_state(struct rpc_call *call, const struct session *session, const char *expected)
+{
+    methods_fail(call, P2MG_ERROR_WRONG_STATE, "the session is in another state",
+                 json_pack("{s:s,s:s,s:s}", "state", p2mg_state_name(session_state(session)), "expected", expected,
+                           "what", "this cannot be done to a session in that state"));
+}
+
+static void run_retry(struct rpc_call *call, const json_t *params, void *context)
+{
+    struct methods *methods = context;
+    struct session *session = methods_session(methods, call, params);
+
+    if (!session)
+        return;
+    if (session_state(session) != P2MG_STATE_HELD) {
+        methods_fail_state(call, session, p2mg_state_name(P2MG_STATE_HELD));
+        return;
+    }
+    if (session->attempt >= session->options.policy.attempts) {
+        methods_fail(call, P2MG_ERROR_LIMIT, "a limit is reached",
+                     json_pack("{s:s,s:I}", "what", "the policy allows no further attempt", "limit",
+                               (json_int_t)session->options.policy.attempts));
+        return;
+    }
+    if (waiter_new(methods, WAIT_HELD, call, session, 0))
+        session_retry(session);
+}
+
+static void run_end(struct rpc_call *call, const json_t *params, void *context)
+{
+    struct methods *methods = context;
+    const char *text = json_string_value(json_object_get(params, "outcome"));
+    enum p2mg_outcome outcome;
+
+    if (p2mg_outcome_parse(text, &outcome) || outcome == P2MG_OUTCOME_UNKNOWN) {
+        methods_fail_param(call, "params.outcome", "unknown outcome", "\"completed\", \"failed\" or \"cancelled\"");
+        return;
+    }
+    struct session *session = methods_session(methods, call, params);
+    if (!session)
+        return;
+    if (session_state(session) == P2MG_STATE_GONE) {
+        rpc_reply(call, record_session(session));
+        return;
+    }
+    if (waiter_new(methods, WAIT_GONE, call, session, METHODS_THAW_MS))
+        session_stop(session, P2MG_REASON_ENDED, outcome);
+}
+
+static void run_show(struct rpc_call *call, const json_t *params, void *context)
+{
+    struct session *session = methods_session(context, call, params);
+
+    if (session)
+        rpc_reply(call, record_session(session));
+}
+
+static void run_list(struct rpc_call *call, const json_t *params, void *context)
+{
+    struct methods *methods = context;
+    json_t *list = json_array();
+    (void)params;
+
+    for (struct session *session = guard_next(methods->guard, NULL); session && list;
+         session = guard_next(methods->guard, session)) {
+        if (json_array_append_new(list, record_session(session)) < 0) {
+            json_decref(list);
+            list = NULL;
+        }
+    }
+    rpc_reply(call, json_pack("{s:o}", "sessions", list));
+}
+
+/* ---- domain.* ---- */
+
+static const char *domain_state(const struct hypervisor_domain *domain)
+{
+    if (domain->dying)
+        return "dying";
+    if (domain->shutdown)
+        return "shutdown";
+    return domain->paused ? "paused" : "running";
+}
+
+static json_t *domain_record(struct methods *methods, const struct lookup_domain *found)
+{
+    const struct hypervisor_domain *domain = &found->domain;
+    unsigned page_kib = hypervisor_page_kib(guard_hypervisor(methods->guard));
+    const struct session *session = guard_find_domain(methods->guard, domain->domid);
+    const int64_t *offset_kib = domains_offset_kib(guard_domains(methods->guard), domain->uuid);
+
+    return json_pack("{s:i,s:s,s:s,s:s,s:s,s:I,s:I,s:o,s:o,s:s?,s:i}", "domid", (int)domain->domid, "name", found->name,
+                     "uuid", domain->uuid, "type", domain->hvm ? "hvm" : "pv", "state", domain_state(domain), "tot_kib",
+                     (json_int_t)(domain->tot_pages * page_kib), "max_kib", (json_int_t)(domain->max_pages * page_kib),
+                     "target_kib", found->has_target ? json_integer((json_int_t)found->target_kib) : json_null(),
+                     "offset_kib", offset_kib ? json_integer(*offset_kib) : json_null(), "session",
+                     session ? session->id : NULL, "page_kib", (int)page_kib);
+}
+
+static void domain_list_found(struct waiter *waiter, const struct lookup_domain *domains, size_t count)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < count && list; i++) {
+        if (json_array_append_new(list, domain_record(waiter->methods, &domains[i])) < 0) {
+            json_decref(list);
+            list = NULL;
+        }
+    }
+    rpc_reply(waiter->call, json_pack("{s:o}", "domains", list));
+}
+
+static void domain_show_found(struct waiter *waiter, const struct lookup_domain *found, size_t count)
+{
+    json_t *record = domain_record(waiter->methods, found);
+    json_t *more = json_pack("{s:o,s:s?,s:s?}", "static_max_kib",
+                             found->has_static_max ? json_integer((json_int_t)found->static_max_kib) : json_null(),
+                             "memory_permissions", *found->memory_perms ? found->memory_perms : NULL,
+                             "target_permissions", *found->target_perms ? found->target_perms : NULL);
+    (void)count;
+
+    if (!record || !more || json_object_update(record, more) < 0) {
+        json_decref(record);
+        record = NULL;
+    }
+    json_decref(more);
+    rpc_reply(waiter->call, record);
+}
+
+static void run_domain_list(struct rpc_call *call, const json_t *params, void *context)
+{
+    (void)params;
+    methods_look_up(context, call, NULL, domain_list_found);
+}
+
+static void run_domain_show(struct rpc_call *call, const json_t *params, void *context)
+{
+    char *wanted = methods_domain_text(call, params);
+
+    if (wanted)
+        methods_look_up(context, call, wanted, domain_show_found);
+}
+
+/* ---- the daemon itself ---- */
+
+static void run_subscribe(struct rpc_call *call, const json_t *params, void *context)
+{
+    struct methods *methods = context;
+    const json_t *from = json_object_get(params, "from");
+    uint64_t next = events_next(methods->events);
+
+    if (from && json_integer_value(from) < 0) {
+        methods_fail_param(call, "params.from", "negative", "the number of an event, 0 or more");
+        return;
+    }
+    int error = server_subscribe(methods->server, rpc_call_peer(call)->connection,
+                                 from ? (uint64_t)json_integer_value(from) : next);
+    if (error && error != -ENOTCONN) {
+        methods_fail_errno(call, error);
+        return;
+    }
+    rpc_reply(call,
+              json_pack("{s:I,s:I}", "next", (json_int_t)next, "oldest", (json_int_t)events_oldest(methods->events)));
+}
+
+static json_t *info_sessions(struct methods *methods)
+{
+    json_t *counts = json_object();
+
+    for (int state = 0; state < P2MG_STATE_COUNT && counts; state++) {
+        if (state == P2MG_STATE_GONE)
+            continue;
+        size_t count = guard_count(methods->guard, (enum p2mg_state)state);
+        if (json_object_set_new(counts, p2mg_state_name((enum p2mg_state)state), json_integer((json_int_t)count)) < 0) {
+            json_decref(counts);
+            counts = NULL;
+        }
+    }
+    return counts;
+}
+
+static void run_info(struct rpc_call *call, const json_t *params, void *context)
+{
+    struct methods *methods = context;
+    (void)params;
+
+    rpc_reply(call,
+              json_pack("{s:s,s:I,s:I,s:s,s:s,s:o,s:I,s:I,s:I,s:o,s:b}", "version", PACKAGE_VERSION, "pid",
+                        (json_int_t)getpid(), "uptime_ms", (json_int_t)(clock_now_ms() - methods->started_ms),
+                        "hypervisor", hypervisor_describe(guard_hypervisor(methods->guard)), "store",
+                        guard_store_state(methods->guard), "sessions", info_sessions(methods), "connections",
+                        (json_int_t)server_connections(methods->server), "poll_interval_ms",
+                        (json_int_t)methods->settings->poll_interval_ms, "max_gap_ms",
+                        (json_int_t)methods->settings->max_gap_ms, "policy", record_policy(&methods->settings->policy),
+                        "may_change", (int)rpc_call_peer(call)->may_change));
+}
+
+static void run_discover(struct rpc_call *call, const json_t *params, void *context)
+{
+    (void)params, (void)context;
+    rpc_reply(call, json_loads(openrpc_text, 0, NULL));
+}
+
+static const struct rpc_param begin_params[] = {{"domain", RPC_STRING_OR_INTEGER, true},
+                                                {"policy", RPC_OBJECT, false},
+                                                {"hold", RPC_STRING, false},
+                                                {"wait", RPC_BOOLEAN, false},
+                                                {NULL, RPC_STRING, false}};
+static const struct rpc_param verdict_params[] = {
+    {"session", RPC_STRING, true}, {"phase", RPC_STRING, false}, {NULL, RPC_STRING, false}};
+static const struct rpc_param session_params[] = {{"session", RPC_STRING, true}, {NULL, RPC_STRING, false}};
+static const struct rpc_param end_params[] = {
+    {"session", RPC_STRING, true}, {"outcome", RPC_STRING, true}, {NULL, RPC_STRING, false}};
+static const struct rpc_param domain_params[] = {{"domain", RPC_STRING_OR_INTEGER, true}, {NULL, RPC_STRING, false}};
+static const struct rpc_param subscribe_params[] = {{"from", RPC_INTEGER, false}, {NULL, RPC_STRING, false}};
+static const struct rpc_param no_params[] = {{NULL, RPC_STRING, false}};
+
+const struct rpc_method methods_table[] = {
+    {"guard.begin", true, begin_params, run_begin},
+    {"guard.verdict", false, verdict_params, run_verdict},
+    {"guard.retry", true, session_params, run_retry},
+    {"guard.end", true, end_params, run_end},
+    {"guard.list", false, no_params, run_list},
+    {"guard.show", false, session_params, run_show},
+    {"domain.list", false, no_params, run_domain_list},
+    {"domain.show", false, domain_params, run_domain_show},
+    {"events.subscribe", false, subscribe_params, run_subscribe},
+    {"daemon.info", false, no_params, run_info},
+    {"rpc.discover", false, no_params, run_discover},
+    {NULL, false, NULL, NULL},
+};
+
+/* ---- life ---- */
+
+int methods_new(struct methods **result, struct event_base *base, struct events *events,
+                const struct settings *settings)
+{
+    struct methods *methods = calloc(1, sizeof(*methods));
+
+    if (!methods)
+        return -ENOMEM;
+    methods->base = base;
+    methods->events = events;
+    methods->settings = settings;
+    methods->started_ms = clock_now_ms();
+    *result = methods;
+    return 0;
+}
+
+void methods_set_guard(struct methods *methods, struct guard *guard)
+{
+    methods->guard = guard;
+}
+
+void methods_set_server(struct methods *methods, struct server *server)
+{
+    methods->server = server;
+}
+
+void methods_free(struct methods *methods)
+{
+    if (!methods)
+        return;
+    while (methods->waiters) {
+        struct waiter *waiter = methods->waiters;
+        waiter_unlink(waiter);
+        if (waiter->call)
+            methods_fail(waiter->call, P2MG_ERROR_INTERNAL, "Internal error", methods_what("the daemon is stopping"));
+        waiter_free(waiter);
+    }
+    free(methods);
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the control socket can be asked: the methods of protocol/CONTROL.md, on guard.h.
+ *
+ * Owns the calls that wait: for a guest to be held, for everything to be put back, for a look at the gate, for
+ * xenstored. Each of them is answered, with an error where what it waits for does not come. Loop thread only.
+ */
+#ifndef P2MGUARD_METHODS_H
+#define P2MGUARD_METHODS_H
+
+#include <event2/event.h>
+
+#include "daemon/events.h"
+#include "daemon/guard.h"
+#include "daemon/rpc.h"
+#include "daemon/server.h"
+#include "daemon/settings.h"
+
+struct methods;
+
+/* The table for server_options; its context is the struct methods. */
+extern const struct rpc_method methods_table[];
+
+int methods_new(struct methods **methods, struct event_base *base, struct events *events,
+                const struct settings *settings);
+
+/* Before the first call: both are borrowed. Calls before methods_set_server's are not possible. */
+void methods_set_guard(struct methods *methods, struct guard *guard);
+void methods_set_server(struct methods *methods, struct server *server);
+
+/* Fails what still waits. */
+void methods_free(struct methods *methods);
+
+/* For struct guard_callbacks. */
+void methods_on_held(struct methods *methods, struct session *session);
+void methods_on_not_held(struct methods *methods, struct session *session);
+void methods_on_checked(struct methods *methods, struct session *session);
+void methods_on_gone(struct methods *methods, struct session *session);
+
+/* For server_options; the context is the struct methods. */
+void methods_on_close(uint64_t connection, void *methods);
+
+#endif

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/rest.h"
+
+#include <string.h>
+
+void rest_init(struct rest *rest, const int64_t *learned_kib)
+{
+    memset(rest, 0, sizeof(*rest));
+    if (learned_kib) {
+        rest->learned = true;
+        rest->offset_kib = *learned_kib;
+    }
+}
+
+uint64_t rest_pin_for(const struct rest *rest, uint64_t tot_kib)
+{
+    int64_t pin_kib = (int64_t)tot_kib - rest->offset_kib;
+
+    return pin_kib > 0 ? (uint64_t)pin_kib : 1;
+}
+
+static void rest_guess(struct rest *rest, uint64_t tot_kib, uint64_t target_kib, uint64_t hint_kib)
+{
+    int64_t offset_kib = (int64_t)tot_kib - (int64_t)target_kib;
+    int64_t beyond_kib = offset_kib - (int64_t)hint_kib;
+
+    if (beyond_kib >= -REST_NEAR_KIB && beyond_kib <= REST_NEAR_KIB)
+        rest->offset_kib = offset_kib;
+    else
+        rest->offset_kib = (int64_t)hint_kib + REST_PROBE_KIB;
+}
+
+uint64_t rest_plan_pin(struct rest *rest, uint64_t tot_kib, uint64_t target_kib, uint64_t hint_kib)
+{
+    if (!rest->learned && !rest->pinned)
+        rest_guess(rest, tot_kib, target_kib, hint_kib);
+    rest->pin_kib = rest_pin_for(rest, tot_kib);
+    rest->pinned_tot_kib = tot_kib;
+    rest->pinned = true;
+    return rest->pin_kib;
+}
+
+bool rest_judge(struct rest *rest, uint64_t tot_kib)
+{
+    int64_t offset_kib = (int64_t)tot_kib - (int64_t)rest->pin_kib;
+    int64_t residual_kib = offset_kib - rest->offset_kib;
+    /* At its cap a guest may want to grow and not be able to: that it stands still there says nothing. */
+    bool tells = tot_kib < rest->pinned_tot_kib;
+
+    if (residual_kib == 0 || (!rest->learned && !tells)) {
+        rest->residual_kib = 0;
+        rest->learned = rest->learned || (tells && residual_kib == 0);
+        return true;
+    }
+    /* A guest that misses two pins by the same amount rests where it rests: the offset was wrong. */
+    if (tells && (!rest->learned || residual_kib == rest->residual_kib)) {
+        rest->learned = true;
+        rest->offset_kib = offset_kib;
+        rest->residual_kib = 0;
+        return true;
+    }
+    rest->residual_kib = residual_kib;
+    return false;
+}

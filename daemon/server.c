@@ -1,0 +1,750 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/listener.h>
+
+#include "daemon/log.h"
+#include "protocol/names.h"
+
+enum {
+    BACKLOG = 128,
+    OUTPUT_MAX_BYTES = 256 * 1024, /* queued for a peer before we stop reading from it ... */
+    EVENTS_MAX_BYTES = 128 * 1024, /* ... before its events wait in the ring ... */
+    OUTPUT_LOW_BYTES = 64 * 1024,  /* ... and when both go on */
+    PENDING_MAX = 1024             /* calls a peer may have running before we stop reading from it */
+};
+
+/* How long a peer whose conversation is over may take to read the last words. */
+static const struct timeval linger_time = {.tv_sec = 5};
+
+/* How long the listener rests when accept fails, which it would do again at once. */
+static const struct timeval accept_rest = {.tv_usec = 200 * 1000};
+
+LIST_HEAD(connection_list, connection);
+
+struct server {
+    struct event_base *base;
+    struct server_options options; /* path is ours, NULL with socket activation */
+    struct evconnlistener *listener;
+    struct event *accept_again;
+    struct connection_list connections;
+    unsigned count;
+    bool starved; /* accept failed the last time, and the log knows */
+    uint64_t last_id;
+    dev_t device; /* of the socket we made, so that another's is not removed */
+    ino_t inode;
+};
+
+struct connection {
+    LIST_ENTRY(connection) link;
+    struct server *server;
+    uint64_t id;
+    struct bufferevent *stream;
+    struct event *wake; /* looks at the connection again from the loop; after the conversation, the linger timer */
+    /*
+     * Tells of a peer that is gone while we do not read, on a descriptor of its own: the loop cannot watch one
+     * descriptor both for its level (the stream) and for its edge, and this must not fire over and over.
+     */
+    int hangup_fd;
+    struct event *hangup;
+    struct rpc_channel *channel; /* NULL once the conversation is over */
+    struct events_listener *listener;
+    size_t scanned;  /* bytes of input known to hold no newline */
+    bool listening;  /* the loop has turned since the subscription */
+    bool paused;     /* not read from, until it drains */
+    bool ended;      /* it will send no more */
+    bool mute;       /* it will read no more */
+    bool broken;     /* an answer was lost for want of memory: better no conversation than one with holes */
+    bool shut_write; /* we have said our last word */
+};
+
+/* ---- Who is there ---- */
+
+static bool groups_contain(const gid_t *groups, size_t count, gid_t group)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (groups[i] == group)
+            return true;
+    }
+    return false;
+}
+
+/* Whether the peer had the group among its supplementary ones when it connected. When in doubt, it had not. */
+static bool peer_has_group(int fd, gid_t group)
+{
+    socklen_t size = 0;
+    gid_t *groups;
+    bool found = false;
+
+    /* With no room the kernel answers how much it takes. */
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &size) == 0 || errno != ERANGE || size == 0)
+        return false;
+    groups = malloc(size);
+    if (groups != NULL && getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) == 0)
+        found = groups_contain(groups, size / sizeof *groups, group);
+    free(groups);
+    return found;
+}
+
+static int peer_read(int fd, gid_t group, struct rpc_peer *peer)
+{
+    struct ucred credentials;
+    socklen_t size = sizeof credentials;
+
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) < 0)
+        return -errno;
+    peer->pid = credentials.pid;
+    peer->uid = credentials.uid;
+    peer->gid = credentials.gid;
+    peer->may_change =
+        credentials.uid == 0 || (group != (gid_t)-1 && (credentials.gid == group || peer_has_group(fd, group)));
+    return 0;
+}
+
+/* ---- The end of a connection ---- */
+
+/* Ends the conversation: calls still running answer nobody, what the connection held is released. */
+static void connection_retire(struct connection *connection)
+{
+    const struct server_options *options = &connection->server->options;
+
+    if (connection->channel == NULL)
+        return;
+    rpc_channel_free(connection->channel);
+    connection->channel = NULL;
+    events_unlisten(connection->listener);
+    connection->listener = NULL;
+    event_del(connection->wake);
+    if (options->on_close != NULL)
+        options->on_close(connection->id, options->method_context);
+}
+
+/* Frees whatever of a connection has come to exist, but for the descriptor it was made from. */
+static void connection_dispose(struct connection *connection)
+{
+    if (connection->hangup != NULL)
+        event_free(connection->hangup);
+    if (connection->hangup_fd >= 0)
+        close(connection->hangup_fd);
+    if (connection->wake != NULL)
+        event_free(connection->wake);
+    rpc_channel_free(connection->channel);
+    if (connection->stream != NULL)
+        bufferevent_free(connection->stream);
+    free(connection);
+}
+
+static void connection_free(struct connection *connection)
+{
+    int fd;
+
+    connection_retire(connection);
+    LIST_REMOVE(connection, link);
+    connection->server->count--;
+    fd = bufferevent_getfd(connection->stream);
+    connection_dispose(connection);
+    close(fd);
+}
+
+/* What is queued for a peer that still reads. */
+static size_t connection_queued(const struct connection *connection)
+{
+    return connection->mute ? 0 : evbuffer_get_length(bufferevent_get_output(connection->stream));
+}
+
+/*
+ * After the conversation: lets the peer read what is queued, and throws away what it still sends, since closing with
+ * input unread would take the last words from it. The linger timer sees to the end of it.
+ */
+static void connection_linger(struct connection *connection)
+{
+    struct evbuffer *input = bufferevent_get_input(connection->stream);
+
+    evbuffer_drain(input, evbuffer_get_length(input));
+    if (connection->mute || (connection->ended && connection_queued(connection) == 0)) {
+        connection_free(connection);
+        return;
+    }
+    if (connection_queued(connection) == 0 && !connection->shut_write) {
+        connection->shut_write = true;
+        shutdown(bufferevent_getfd(connection->stream), SHUT_WR);
+    }
+}
+
+static void connection_finish(struct connection *connection)
+{
+    connection_retire(connection);
+    if (event_add(connection->wake, &linger_time) < 0 || bufferevent_enable(connection->stream, EV_READ) < 0)
+        connection_free(connection);
+    else
+        connection_linger(connection);
+}
+
+/* ---- Lines ---- */
+
+/* rpc_write: may run inside a method, so that nothing may be closed here. */
+static void connection_write(void *context, const char *line, size_t length)
+{
+    struct connection *connection = context;
+
+    if (length > 0 && !connection->mute && bufferevent_write(connection->stream, line, length) < 0)
+        connection->broken = true;
+    if (connection->ended || connection->paused || connection->broken)
+        event_active(connection->wake, EV_WRITE, 1);
+}
+
+static void connection_refuse_line(struct connection *connection)
+{
+    static const char refusal[] = "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32600,"
+                                  "\"message\":\"Invalid Request\",\"data\":{"
+                                  "\"what\":\"a message is at most 65536 bytes long, with its newline\","
+                                  "\"where\":\"message\"}}}\n";
+    _Static_assert(P2MG_MESSAGE_MAX_BYTES == 65536, "the refusal names another limit");
+
+    connection_write(connection, refusal, sizeof refusal - 1);
+}
+
+/* The length of the first line, without its newline, or -1 while there is no end of it. */
+static ssize_t connection_find_line(struct connection *connection)
+{
+    struct evbuffer *input = bufferevent_get_input(connection->stream);
+    struct evbuffer_ptr at;
+
+    if (evbuffer_ptr_set(input, &at, connection->scanned, EVBUFFER_PTR_SET) < 0)
+        return -1;
+    at = evbuffer_search_eol(input, &at, NULL, EVBUFFER_EOL_LF);
+    if (at.pos < 0)
+        connection->scanned = evbuffer_get_length(input);
+    return at.pos;
+}
+
+/* Takes one line in. Returns whether there may be another. */
+static bool connection_take_line(struct connection *connection, bool *oversized)
+{
+    struct evbuffer *input = bufferevent_get_input(connection->stream);
+    ssize_t length = connection_find_line(connection);
+    const unsigned char *line;
+
+    *oversized =
+        length >= P2MG_MESSAGE_MAX_BYTES || (length < 0 && evbuffer_get_length(input) >= P2MG_MESSAGE_MAX_BYTES);
+    if (*oversized || length < 0)
+        return false;
+    line = evbuffer_pullup(input, length + 1);
+    if (line == NULL) {
+        connection->broken = true;
+        return false;
+    }
+    rpc_channel_take_line(connection->channel, (const char *)line, (size_t)length);
+    evbuffer_drain(input, (size_t)length + 1);
+    connection->scanned = 0;
+    return true;
+}
+
+/* ---- What next ---- */
+
+static bool connection_is_full(const struct connection *connection)
+{
+    return connection_queued(connection) > OUTPUT_MAX_BYTES || rpc_channel_pending(connection->channel) > PENDING_MAX;
+}
+
+/* Whether the peer has closed both ways, and not just the one it sends on. */
+static bool connection_is_deserted(const struct connection *connection)
+{
+    struct pollfd look = {.fd = connection->hangup_fd};
+
+    return connection->mute || (poll(&look, 1, 0) == 1 && (look.revents & POLLHUP) != 0);
+}
+
+/*
+ * Whether nothing more can come of this connection. As long as we read, the end of the input will tell; a peer that
+ * is gone may have left requests that are to be obeyed.
+ */
+static bool connection_is_done(const struct connection *connection)
+{
+    if (connection->ended && rpc_channel_pending(connection->channel) == 0 && connection_queued(connection) == 0)
+        return true;
+    return (connection->ended || connection->paused) && connection_is_deserted(connection);
+}
+
+static void connection_pause(struct connection *connection, bool pause)
+{
+    if (pause == connection->paused)
+        return;
+    connection->paused = pause;
+    if (connection->ended)
+        return;
+    if (pause)
+        bufferevent_disable(connection->stream, EV_READ);
+    else if (bufferevent_enable(connection->stream, EV_READ) < 0)
+        connection->broken = true;
+}
+
+/*
+ * Moves a connection on after anything has happened to it: takes in the lines there are, stops or starts reading,
+ * closes it when it is done. Called last in every callback, since it may free the connection.
+ */
+static void connection_settle(struct connection *connection)
+{
+    bool oversized = false;
+
+    if (connection->channel == NULL) {
+        connection_linger(connection);
+        return;
+    }
+    while (!connection_is_full(connection) && connection_take_line(connection, &oversized))
+        continue;
+    connection_pause(connection, connection_is_full(connection));
+    if (oversized)
+        connection_refuse_line(connection);
+    if (oversized || connection->broken)
+        connection_finish(connection);
+    else if (connection_is_done(connection))
+        connection_free(connection);
+}
+
+/* ---- Events ---- */
+
+/* events_deliver */
+static bool connection_deliver(void *context, const json_t *event)
+{
+    struct connection *connection = context;
+
+    if (!connection->listening || connection_queued(connection) > EVENTS_MAX_BYTES)
+        return false;
+    rpc_channel_notify(connection->channel, "event", event);
+    return true;
+}
+
+static void connection_resume_events(struct connection *connection)
+{
+    if (connection->listener != NULL && connection->listening)
+        events_resume(connection->listener);
+}
+
+static struct connection *connection_find(const struct server *server, uint64_t id)
+{
+    struct connection *connection;
+
+    LIST_FOREACH(connection, &server->connections, link)
+    {
+        if (connection->id == id && connection->channel != NULL)
+            return connection;
+    }
+    return NULL;
+}
+
+int server_subscribe(struct server *server, uint64_t id, uint64_t from)
+{
+    struct connection *connection = connection_find(server, id);
+    struct events_listener *listener;
+
+    if (connection == NULL)
+        return -ENOTCONN;
+    listener = events_listen(server->options.events, from, connection_deliver, connection);
+    if (listener == NULL)
+        return -ENOMEM;
+    events_unlisten(connection->listener);
+    connection->listener = listener;
+    connection->listening = false;
+    event_active(connection->wake, EV_WRITE, 1);
+    return 0;
+}
+
+/* ---- Callbacks of the loop ---- */
+
+static void connection_on_read(struct bufferevent *stream, void *context)
+{
+    (void)stream;
+    connection_settle(context);
+}
+
+/* The output has come down to OUTPUT_LOW_BYTES. */
+static void connection_on_drained(struct bufferevent *stream, void *context)
+{
+    (void)stream;
+    connection_resume_events(context);
+    connection_settle(context);
+}
+
+static void connection_on_event(struct bufferevent *stream, short what, void *context)
+{
+    struct connection *connection = context;
+
+    (void)stream;
+    if ((what & BEV_EVENT_WRITING) != 0)
+        connection->mute = true;
+    else
+        connection->ended = true;
+    connection_settle(connection);
+}
+
+static void connection_on_hangup(evutil_socket_t fd, short what, void *context)
+{
+    (void)fd;
+    (void)what;
+    connection_settle(context);
+}
+
+static void connection_on_wake(evutil_socket_t fd, short what, void *context)
+{
+    struct connection *connection = context;
+
+    (void)fd;
+    (void)what;
+    if (connection->channel == NULL) {
+        connection_free(connection);
+        return;
+    }
+    connection->listening = true;
+    connection_resume_events(connection);
+    connection_settle(connection);
+}
+
+/* ---- The beginning of a connection ---- */
+
+static int connection_open(struct connection *connection, struct event_base *base)
+{
+    struct bufferevent *stream = connection->stream;
+
+    connection->wake = event_new(base, -1, 0, connection_on_wake, connection);
+    connection->hangup_fd = fcntl(bufferevent_getfd(stream), F_DUPFD_CLOEXEC, 0);
+    if (connection->hangup_fd < 0)
+        return -errno;
+    if (connection->wake == NULL)
+        return -ENOMEM;
+    connection->hangup =
+        event_new(base, connection->hangup_fd, EV_CLOSED | EV_ET | EV_PERSIST, connection_on_hangup, connection);
+    if (connection->hangup == NULL || event_add(connection->hangup, NULL) < 0)
+        return -ENOMEM;
+    bufferevent_setcb(stream, connection_on_read, connection_on_drained, connection_on_event, connection);
+    bufferevent_setwatermark(stream, EV_WRITE, OUTPUT_LOW_BYTES, 0);
+    return bufferevent_enable(stream, EV_READ | EV_WRITE) < 0 ? -ENOMEM : 0;
+}
+
+/* Takes over `fd` when it succeeds. */
+static int connection_new(struct server *server, int fd)
+{
+    struct rpc_peer peer = {.connection = server->last_id + 1};
+    struct connection *connection;
+    int error = peer_read(fd, server->options.group, &peer);
+
+    if (error < 0)
+        return error;
+    connection = calloc(1, sizeof *connection);
+    if (connection == NULL)
+        return -ENOMEM;
+    connection->server = server;
+    connection->id = peer.connection;
+    connection->hangup_fd = -1;
+    connection->stream = bufferevent_socket_new(server->base, fd, 0);
+    connection->channel =
+        rpc_channel_new(server->options.methods, server->options.method_context, &peer, connection_write, connection);
+    error =
+        connection->stream != NULL && connection->channel != NULL ? connection_open(connection, server->base) : -ENOMEM;
+    if (error < 0) {
+        connection_dispose(connection);
+        return error;
+    }
+    server->last_id++;
+    LIST_INSERT_HEAD(&server->connections, connection, link);
+    server->count++;
+    return 0;
+}
+
+/* Tells a peer that it is one too many. It is new, so its buffer has room. */
+static void server_refuse(const struct server *server, int fd)
+{
+    char line[256];
+    char unread[4096];
+    int length = snprintf(line, sizeof line,
+                          "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":%d,\"message\":\"a limit is reached\","
+                          "\"data\":{\"what\":\"too many connections\",\"limit\":%u}}}\n",
+                          P2MG_ERROR_LIMIT, server->options.max_connections);
+
+    if (send(fd, line, (size_t)length, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        return;
+    /* Closing with input unread would show the peer a reset after our line, where it expects the end. */
+    for (int i = 0; i < 16 && recv(fd, unread, sizeof unread, MSG_DONTWAIT) > 0; i++)
+        continue;
+}
+
+static void server_on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address, int length,
+                             void *context)
+{
+    struct server *server = context;
+    int error;
+
+    (void)listener;
+    (void)address;
+    (void)length;
+    server->starved = false;
+    if (server->count >= server->options.max_connections) {
+        server_refuse(server, fd);
+        close(fd);
+        return;
+    }
+    error = connection_new(server, fd);
+    if (error < 0) {
+        log_warning("a client was turned away: %s", strerror(-error));
+        close(fd);
+    }
+}
+
+/* Out of descriptors, most likely. The peer stays in the backlog, and we would be called again at once. */
+static void server_on_accept_error(struct evconnlistener *listener, void *context)
+{
+    struct server *server = context;
+
+    if (!server->starved)
+        log_warning("clients have to wait, accepting them fails: %s", strerror(errno));
+    server->starved = true;
+    if (event_add(server->accept_again, &accept_rest) == 0)
+        evconnlistener_disable(listener);
+}
+
+static void server_on_accept_again(evutil_socket_t fd, short what, void *context)
+{
+    struct server *server = context;
+
+    (void)fd;
+    (void)what;
+    evconnlistener_enable(server->listener);
+}
+
+/* ---- The socket ---- */
+
+static int address_fill(struct sockaddr_un *address, const char *path)
+{
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (*path == '\0' || strlen(path) >= sizeof address->sun_path)
+        return *path == '\0' ? -EINVAL : -ENAMETOOLONG;
+    memcpy(address->sun_path, path, strlen(path));
+    return 0;
+}
+
+/* 0 when nobody answers at the address, -EADDRINUSE when somebody does (or is too busy to). */
+static int address_probe(const struct sockaddr_un *address)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int error;
+
+    if (fd < 0)
+        return -errno;
+    error = connect(fd, (const struct sockaddr *)address, sizeof *address) < 0 ? errno : 0;
+    close(fd);
+    if (error == ECONNREFUSED || error == ENOENT)
+        return 0;
+    return error == 0 || error == EAGAIN ? -EADDRINUSE : -error;
+}
+
+/* Makes way for our socket: removes one that nobody listens on. */
+static int address_clear(const struct sockaddr_un *address)
+{
+    struct stat status;
+    int error;
+
+    if (lstat(address->sun_path, &status) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    if (!S_ISSOCK(status.st_mode))
+        return -ENOTSOCK;
+    error = address_probe(address);
+    if (error < 0)
+        return error;
+    return unlink(address->sun_path) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+static int address_make_folder(const struct sockaddr_un *address)
+{
+    char copy[sizeof address->sun_path];
+
+    memcpy(copy, address->sun_path, sizeof copy);
+    if (mkdir(dirname(copy), 0755) < 0 && errno != EEXIST)
+        return -errno;
+    return 0;
+}
+
+/*
+ * Binds with the right mode and owner before anybody can connect: the mode is the descriptor's when it is bound, and
+ * a socket refuses connections until listen is called, which happens after this.
+ */
+static int server_bind(struct server *server, int fd, const struct sockaddr_un *address)
+{
+    const struct server_options *options = &server->options;
+    struct stat status;
+
+    if (fchmod(fd, options->mode) < 0 || bind(fd, (const struct sockaddr *)address, sizeof *address) < 0)
+        return -errno;
+    if ((options->group != (gid_t)-1 && lchown(address->sun_path, (uid_t)-1, options->group) < 0) ||
+        lstat(address->sun_path, &status) < 0) {
+        int error = -errno;
+
+        unlink(address->sun_path);
+        return error;
+    }
+    server->device = status.st_dev;
+    server->inode = status.st_ino;
+    return 0;
+}
+
+/* A socket bound to the path, or a negative errno. */
+static int server_make_socket(struct server *server)
+{
+    struct sockaddr_un address;
+    int error = address_fill(&address, server->options.path);
+    mode_t umask_before;
+    int fd;
+
+    if (error < 0)
+        return error;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    umask_before = umask(0);
+    error = address_make_folder(&address);
+    if (error == 0)
+        error = address_clear(&address);
+    if (error == 0)
+        error = server_bind(server, fd, &address);
+    umask(umask_before);
+    if (error < 0) {
+        close(fd);
+        return error;
+    }
+    return fd;
+}
+
+/* Removes the socket, unless another has taken its place meanwhile. */
+static void server_remove_socket(const struct server *server)
+{
+    const char *path = server->options.path;
+    struct stat status;
+
+    if (path != NULL && server->inode != 0 && lstat(path, &status) == 0 && status.st_dev == server->device &&
+        status.st_ino == server->inode)
+        unlink(path);
+}
+
+/* ---- The server ---- */
+
+/* Starts to listen on `fd`, and takes it over when that succeeds. */
+static int server_listen(struct server *server, int fd)
+{
+    /* A socket from activation listens already, with a backlog its unit chose: 0 leaves that as it is. */
+    int backlog = server->options.path != NULL ? BACKLOG : 0;
+
+    if (evutil_make_socket_nonblocking(fd) < 0)
+        return -errno;
+    server->accept_again = evtimer_new(server->base, server_on_accept_again, server);
+    if (server->accept_again == NULL)
+        return -ENOMEM;
+    errno = 0;
+    server->listener = evconnlistener_new(server->base, server_on_accept, server,
+                                          LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, backlog, fd);
+    if (server->listener == NULL)
+        return errno != 0 ? -errno : -ENOMEM;
+    evconnlistener_set_error_cb(server->listener, server_on_accept_error);
+    return 0;
+}
+
+/* Copies the options; the path only when we are to make a socket there. */
+static struct server *server_make(struct event_base *base, const struct server_options *options)
+{
+    struct server *server = calloc(1, sizeof *server);
+
+    if (server == NULL)
+        return NULL;
+    server->base = base;
+    server->options = *options;
+    server->options.path = options->listen_fd < 0 ? strdup(options->path) : NULL;
+    LIST_INIT(&server->connections);
+    if (options->listen_fd < 0 && server->options.path == NULL) {
+        free(server);
+        return NULL;
+    }
+    return server;
+}
+
+int server_new(struct server **result, struct event_base *base, const struct server_options *options)
+{
+    const int needed = EV_FEATURE_ET | EV_FEATURE_EARLY_CLOSE;
+    struct server *server;
+    int fd;
+    int error;
+
+    if ((event_base_get_features(base) & needed) != needed)
+        return -ENOTSUP;
+    server = server_make(base, options);
+    if (server == NULL)
+        return -ENOMEM;
+    fd = options->listen_fd >= 0 ? options->listen_fd : server_make_socket(server);
+    error = fd < 0 ? fd : server_listen(server, fd);
+    if (error < 0) {
+        if (fd >= 0 && options->listen_fd < 0)
+            close(fd);
+        server_free(server);
+        return error;
+    }
+    *result = server;
+    return 0;
+}
+
+/* Sends what the peer's buffer has room for. The stream keeps its output to itself otherwise. */
+static void connection_flush(struct connection *connection)
+{
+    struct evbuffer *output = bufferevent_get_output(connection->stream);
+
+    if (connection->mute)
+        return;
+    evbuffer_unfreeze(output, 1);
+    while (evbuffer_get_length(output) > 0 && evbuffer_write(output, bufferevent_getfd(connection->stream)) > 0)
+        continue;
+}
+
+void server_free(struct server *server)
+{
+    struct connection *connection;
+
+    if (server == NULL)
+        return;
+    /* First, so that a client turned away finds no socket when it comes back at once. */
+    server_remove_socket(server);
+    if (server->listener != NULL)
+        evconnlistener_free(server->listener);
+    while ((connection = LIST_FIRST(&server->connections)) != NULL) {
+        connection_flush(connection);
+        connection_free(connection);
+    }
+    if (server->accept_again != NULL)
+        event_free(server->accept_again);
+    free((char *)(uintptr_t)server->options.path);
+    free(server);
+}
+
+void server_set_group(struct server *server, gid_t group)
+{
+    gid_t owner = group != (gid_t)-1 ? group : getegid();
+
+    server->options.group = group;
+    if (server->options.path != NULL && lchown(server->options.path, (uid_t)-1, owner) < 0)
+        log_warning("giving %s to the new group failed: %s", server->options.path, strerror(errno));
+}
+
+unsigned server_connections(const struct server *server)
+{
+    return server->count;
+}

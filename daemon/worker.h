@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The one thread that may block on xenstored.
+ *
+ * libxenstore's calls wait for their reply without a time limit, so none of them is made on the event loop: a stopped
+ * xenstored then stops this thread and nothing else. Work is handed over by ownership, run in order, and handed back to
+ * the loop, where `done` is called. The thread also turns watch events and a lost or regained connection into calls
+ * on the loop. It has a store connection and a hypervisor handle of its own.
+ *
+ * worker_new … worker_free and every callback belong to the loop thread; only work.run runs in the worker's.
+ */
+#ifndef P2MGUARD_WORKER_H
+#define P2MGUARD_WORKER_H
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/hypervisor.h"
+#include "daemon/store.h"
+
+/* What work may use while it runs. `store` answers -ENOTCONN while there is no connection. */
+struct worker_tools {
+    struct store *store;
+    struct hypervisor *hypervisor;
+};
+
+struct work {
+    void (*run)(struct work *work, const struct worker_tools *tools); /* worker thread */
+    void (*done)(struct work *work);                                  /* loop thread; owns the work again */
+    struct work *next;
+};
+
+struct worker_callbacks {
+    void (*touched)(void *context, const char *path, const char *token); /* a watch fired */
+    void (*lost)(void *context);                                         /* the connection is gone */
+    void (*back)(void *context); /* connected: for the first time, or again. All watches are gone, set them anew. */
+    void *context;
+};
+
+struct worker;
+
+int worker_new(struct worker **worker, struct event_base *base, const struct worker_callbacks *callbacks);
+
+/* Lets the work already handed over finish for at most grace_ms, ends the thread, calls `done` for what is left. */
+void worker_free(struct worker *worker, int64_t grace_ms);
+
+/* Takes the work; its `done` is called later, never from inside this function. */
+void worker_submit(struct worker *worker, struct work *work);
+
+/* For how long the work at hand has been running, 0 when there is none: a large number means a stalled xenstored. */
+int64_t worker_busy_ms(struct worker *worker);
+
+bool worker_connected(struct worker *worker);
+
+#endif
