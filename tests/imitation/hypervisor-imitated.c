@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The hypervisor interface on the imitated machine; see machine.h. */
+#include "daemon/hypervisor.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/imitation/machine.h"
+
+struct hypervisor {
+    struct machine *machine; /* lives as long as the process */
+};
+
+struct hypervisor_p2m {
+    struct machine_slot *slot;
+};
+
+int hypervisor_open(struct hypervisor **hypervisor)
+{
+    *hypervisor = calloc(1, sizeof(**hypervisor));
+    if (!*hypervisor)
+        return -ENOMEM;
+    (*hypervisor)->machine = machine_map();
+    if ((*hypervisor)->machine)
+        return 0;
+    int error = -errno;
+    free(*hypervisor);
+    *hypervisor = NULL;
+    return error;
+}
+
+void hypervisor_close(struct hypervisor *hypervisor)
+{
+    free(hypervisor);
+}
+
+const char *hypervisor_describe(struct hypervisor *hypervisor)
+{
+    (void)hypervisor;
+    return "imitation";
+}
+
+unsigned hypervisor_page_kib(struct hypervisor *hypervisor)
+{
+    (void)hypervisor;
+    return MACHINE_PAGE_KIB;
+}
+
+static void hypervisor_convert(const struct machine *machine, unsigned domid, struct hypervisor_domain *domain)
+{
+    const struct machine_slot *slot = &machine->slots[domid];
+    uint32_t flags = slot->flags;
+
+    memset(domain, 0, sizeof(*domain));
+    domain->domid = (uint16_t)domid;
+    domain->dying = flags & MACHINE_DYING;
+    domain->paused = flags & MACHINE_PAUSED;
+    domain->shutdown = flags & MACHINE_SHUTDOWN;
+    domain->suspended = flags & MACHINE_SUSPENDED;
+    domain->hvm = flags & MACHINE_HVM;
+    domain->tot_pages = slot->tot_pages;
+    domain->max_pages = slot->max_pages;
+    memcpy(domain->uuid, slot->uuid, HYPERVISOR_UUID_LENGTH);
+}
+
+int hypervisor_list(struct hypervisor *hypervisor, uint16_t first, size_t room, struct hypervisor_domain *domains)
+{
+    struct machine *machine = hypervisor->machine;
+    size_t count = 0;
+
+    machine->lists++;
+    for (unsigned domid = first; domid < MACHINE_SLOTS && count < room; domid++)
+        if (machine->slots[domid].used)
+            hypervisor_convert(machine, domid, &domains[count++]);
+    return (int)count;
+}
+
+int hypervisor_get(struct hypervisor *hypervisor, uint16_t domid, struct hypervisor_domain *domain)
+{
+    struct machine *machine = hypervisor->machine;
+
+    machine->gets++;
+    if (domid >= MACHINE_SLOTS || !machine->slots[domid].used)
+        return -ESRCH;
+    hypervisor_convert(machine, domid, domain);
+    return 0;
+}
+
+int hypervisor_set_max_pages(struct hypervisor *hypervisor, uint16_t domid, uint64_t max_pages)
+{
+    struct machine *machine = hypervisor->machine;
+
+    machine->set_maxes++;
+    if (domid >= MACHINE_SLOTS || !machine->slots[domid].used)
+        return -ESRCH;
+    machine->slots[domid].max_pages = max_pages;
+    return 0;
+}
+
+int hypervisor_map_p2m(struct hypervisor *hypervisor, const struct hypervisor_domain *domain,
+                       struct hypervisor_p2m **p2m)
+{
+    struct machine_slot *slot = &hypervisor->machine->slots[domain->domid];
+
+    if (domain->hvm || !slot->has_generation)
+        return -ENODATA;
+    *p2m = malloc(sizeof(**p2m));
+    if (!*p2m)
+        return -ENOMEM;
+    (*p2m)->slot = slot;
+    return 0;
+}
+
+void hypervisor_unmap_p2m(struct hypervisor_p2m *p2m)
+{
+    free(p2m);
+}
+
+bool hypervisor_read_generation(const struct hypervisor_p2m *p2m, uint64_t *generation)
+{
+    *generation = p2m->slot->generation;
+    return true;
+}

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The imitation is believed only as far as these go: guests balloon, and the gate and the cap work on them by hand."""
+import unittest
+
+from fixture import Host, wait_until
+
+
+class Fixture(unittest.TestCase):
+    def setUp(self):
+        self.host = Host()
+        self.addCleanup(self.host.stop)
+
+    def test_guest_follows_its_target(self):
+        self.host.create(1, offset_kib=64)
+        for kib in (200000, 300000, 262144):
+            self.host.mem_set(1, kib)
+            self.host.wait_rest(1, kib, 64)
+
+    def test_growth_is_refused_beyond_max_pages_and_tried_again(self):
+        self.host.create(1, options='retry_ms=20')
+        self.host.store.write('/local/domain/1/memory/target', '300000')
+        wait_until(lambda: self.host.machine.get(1, 'refused') >= 3, what='refusals')
+        self.assertEqual(self.host.tot_pages(1), 65536 + 256)
+        self.host.machine.set(1, 'max_pages', 80000)
+        self.host.wait_rest(1, 300000)
+
+    def test_closed_gate_hides_new_targets_without_an_event(self):
+        self.host.create(1)
+        for node in ('memory', 'memory/target'):
+            self.host.store.set_perms(f'/local/domain/1/{node}', 'n0')
+        before = self.host.tell_guest('status 1')
+        self.host.store.write('/local/domain/1/memory/target', '200000')
+        self.assertIn('error EACCES', self.host.ask_guest('read 1 memory/target'))
+        self.assertEqual(self.host.tell_guest('status 1').split()[3], before.split()[3])
+        self.assertEqual(self.host.tot_pages(1), 65536)
+        self.host.store.set_perms('/local/domain/1/memory', 'n0,r1')
+        self.host.store.set_perms('/local/domain/1/memory/target', 'n0,r1')
+        self.host.wait_rest(1, 200000)
+
+
+if __name__ == '__main__':
+    unittest.main()

@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a session does to a guest, and that all of it is put back."""
+import time
+import unittest
+
+from fixture import HVM, QUICK, SHUTDOWN, SUSPENDED, Host, RpcError, wait_until
+
+
+class GuardCase(unittest.TestCase):
+    configuration = None
+
+    def setUp(self):
+        self.host = Host(self.configuration)
+        self.addCleanup(self.host.stop)
+        self.client = self.host.client()
+
+    def verdict(self, session, **params):
+        return self.client.call('guard.verdict', session=session['session'], **params)
+
+    def end(self, session, outcome='failed'):
+        return self.client.call('guard.end', session=session['session'], outcome=outcome)
+
+    def assert_held(self, domid, pin='0262144'):
+        store = self.host.store
+        self.assertEqual(store.perms(f'/local/domain/{domid}/memory'), 'n0')
+        self.assertEqual(store.perms(f'/local/domain/{domid}/memory/target'), 'n0')
+        self.assertEqual(self.host.target(domid), pin)
+        self.assertEqual(self.host.machine.get(domid, 'max_pages'), self.host.tot_pages(domid))
+
+    def assert_rpc_error(self, code, method, **params):
+        with self.assertRaises(RpcError) as caught:
+            self.client.call(method, **params)
+        self.assertEqual(caught.exception.code, code)
+        self.assertTrue(caught.exception.data['what'])
+        return caught.exception.data
+
+
+class Guard(GuardCase):
+    def test_quiet_guest_is_held_and_restored_exactly(self):
+        before = self.host.create(1)
+        session = self.client.hold('guest1')
+        self.assertEqual(session['state'], 'held')
+        self.assert_held(1)
+        self.assertEqual(self.host.journals(), ['1'])
+        self.assertEqual(self.host.store.perms('/tool/p2mguard'), 'n0')
+        self.assertEqual(self.verdict(session)['verdict'], 'proceed')
+        gone = self.end(session)
+        self.assertEqual((gone['state'], gone['outcome'], gone['deferred_target_kib']), ('gone', 'failed', None))
+        self.assertEqual(self.host.snapshot(1), before)
+        self.assertEqual(self.host.journals(), [])
+        self.assertEqual(self.host.tot_pages(1), 65536)
+
+    def test_storm_moves_no_page_while_held_and_its_last_target_wins(self):
+        self.host.create(1)
+        storm = self.host.storm(1)
+        session = self.client.hold(1, policy={'quiet_ms': 300, 'settle_ms': 500})
+        held = self.host.tot_pages(1)
+        client = self.host.client()
+        client.call('events.subscribe')
+        for _ in range(3):
+            client.event('target.deferred')
+            self.assertEqual(self.host.tot_pages(1), held)
+        self.assertEqual(self.verdict(session)['reason'], 'unchanged')
+        wanted = storm.stop()
+        # Its last write may still be on its way to the daemon.
+        wait_until(lambda: self.host.target(1).startswith('0'), what='the pin')
+        gone = self.end(session)
+        self.assertEqual(gone['changes'], 0)
+        self.assertEqual(gone['wanted_target_kib'], wanted)
+        after = self.host.snapshot(1)
+        self.assertEqual((after['target'], after['max_pages']), (str(wanted), wanted // 4 + 256))
+        self.assertEqual((after['memory'], after['nodes']['target']), ('n0,r1', 'n0,r1'))
+        self.host.wait_rest(1, wanted)
+
+    def test_wish_for_exactly_the_pinned_size_is_not_lost(self):
+        self.host.create(1)
+        session = self.client.hold(1)
+        self.client.call('events.subscribe')
+        self.host.mem_set(1, 300000)
+        self.client.event('target.deferred', target_kib=300000)
+        self.host.mem_set(1, 262144)
+        self.client.event('target.deferred', target_kib=262144)
+        self.assert_held(1)
+        self.assertEqual(self.end(session)['deferred_target_kib'], 262144)
+        self.assertEqual(self.host.target(1), '262144')
+
+    def test_target_removed_and_made_anew_is_born_closed(self):
+        self.host.create(1)
+        session = self.client.hold(1)
+        self.client.call('events.subscribe')
+        self.host.store.remove('/local/domain/1/memory/target')
+        self.host.store.write('/local/domain/1/memory/target', '200000')
+        self.assertIn('EACCES', self.host.ask_guest('read 1 memory/target'))
+        self.client.event('target.deferred', target_kib=200000)
+        self.assert_held(1)
+        self.end(session)
+        self.assertEqual(self.host.snapshot(1)['nodes']['target'], 'n0,r1')
+        self.host.wait_rest(1, 200000)
+
+    def test_garbage_for_a_target_is_not_kept(self):
+        before = self.host.create(1)
+        session = self.client.hold(1)
+        for garbage in ('', 'lots', '-5', '1' * 3000 if self.host else '', '12\n'):
+            try:
+                self.host.store.write('/local/domain/1/memory/target', garbage)
+            except Exception as error:  # oxenstored takes no more than 2048 bytes
+                self.assertIn('E2BIG', str(error))
+            wait_until(lambda: self.host.target(1) == '0262144', what='the pin')
+        self.end(session)
+        self.assertEqual(self.host.snapshot(1), before)
+
+    def test_opened_gate_is_a_retry_and_is_shut_again(self):
+        self.host.create(1)
+        session = self.client.hold(1)
+        self.client.call('events.subscribe')
+        self.host.store.set_perms('/local/domain/1/memory/target', 'n0,r1')
+        self.client.event('gate.restored')
+        self.assertEqual(self.verdict(session)['reason'], 'gate-opened')
+        self.assertEqual(self.client.call('guard.retry', session=session['session'])['attempt'], 2)
+        self.assert_held(1)
+        self.assertEqual(self.verdict(session)['verdict'], 'proceed')
+
+    def test_moved_page_is_a_retry_then_abort_when_attempts_are_used_up(self):
+        self.host.create(1)
+        session = self.client.hold(1, policy={'attempts': 2})
+        self.client.call('events.subscribe')
+        self.host.machine.set(1, 'tot_pages', 65530)
+        event = self.client.event('session.changed')
+        self.assertEqual((event['before'], event['now']), ({'tot_kib': 262144}, {'tot_kib': 262120}))
+        self.host.machine.set(1, 'tot_pages', 65536)  # back again does not make it undone
+        verdict = self.verdict(session)
+        self.assertEqual((verdict['verdict'], verdict['reason']), ('retry', 'tot-pages-changed'))
+        self.client.call('guard.retry', session=session['session'])
+        self.host.machine.set(1, 'tot_pages', 65530)
+        verdict = self.verdict(session, phase='precopy')
+        self.assertEqual((verdict['verdict'], verdict['reason']), ('abort', 'attempts-exhausted'))
+        self.assert_rpc_error(-32008, 'guard.retry', session=session['session'])
+
+    def test_generation_counts(self):
+        self.host.create(1, generation=4)
+        session = self.client.hold(1)
+        self.assertEqual(session['baseline']['generation'], 4)
+        self.host.machine.set(1, 'generation', 6)
+        self.assertEqual(self.verdict(session)['reason'], 'generation-changed')
+        self.client.call('guard.retry', session=session['session'])
+        self.assertEqual(self.verdict(session)['verdict'], 'proceed')
+
+    def test_no_hold_while_the_p2m_is_being_changed(self):
+        self.host.create(1, generation=5)
+        self.client.call('events.subscribe')
+        number = self.client.send('guard.begin', domain=1, wait=True, policy=QUICK)
+        self.client.event('session.quiet')
+        with self.assertRaises(TimeoutError):
+            self.client.event('session.held', timeout=0.6)
+        self.host.machine.set(1, 'generation', 6)
+        self.assertEqual(self.client.reply(number)['baseline']['generation'], 6)
+
+    def test_offset_is_learned_under_a_storm(self):
+        self.host.create(1, offset_kib=64, flags=HVM)
+        storm = self.host.storm(1)
+        session = self.client.hold(1, policy={'quiet_ms': 300, 'settle_ms': 300})
+        self.assertEqual(self.verdict(session)['verdict'], 'proceed')
+        self.assertIn(session['offset_kib'], (64, None))
+        self.assertEqual(self.host.tot_pages(1) * 4 - int(self.host.target(1)), 64)
+        storm.stop()
+        self.end(session)
+
+    def test_video_memory_is_learned_too(self):
+        self.host.create(1, offset_kib=8256, flags=HVM)
+        self.host.store.write('/local/domain/1/memory/videoram', '8192')
+        self.host.store.write('/local/domain/1/memory/target', '250000')
+        session = self.client.hold(1, policy={'settle_ms': 300})
+        self.assertEqual(self.host.tot_pages(1) * 4 - session['pin_kib'], 8256)
+
+    def test_stubborn_guest_cannot_be_held_and_gets_all_back(self):
+        before = self.host.create(1, mode='stubborn')
+        data = self.assert_rpc_error(-32005, 'guard.begin', domain=1, wait=True,
+                                     policy=dict(QUICK, freeze_timeout_ms=1000))
+        self.assertEqual((data['reason'], data['session']['state']), ('freeze-timeout', 'failed'))
+        wait_until(lambda: not self.host.journals(), what='the journal gone')
+        after = self.host.snapshot(1)
+        self.assertEqual(after, before)
+
+    def test_slow_guest_is_waited_for(self):
+        self.host.create(1, mode='slow')
+        self.host.mem_set(1, 300000)
+        session = self.client.hold(1, policy={'quiet_ms': 300, 'settle_ms': 300})
+        self.assertEqual(self.verdict(session)['verdict'], 'proceed')
+        size = self.host.tot_pages(1)
+        time.sleep(0.3)  # nothing happens: there is no event for that
+        self.assertEqual(self.host.tot_pages(1), size)
+        self.end(session)
+        self.host.wait_rest(1, 300000)
+
+    def test_guest_that_waits_to_grow_is_quiet_while_held(self):
+        self.host.create(1, options='retry_ms=300')
+        self.host.store.write('/local/domain/1/memory/target', '300000')  # beyond max_pages: it tries again and again
+        wait_until(lambda: self.host.machine.get(1, 'refused') > 0, what='a refusal')
+        session = self.client.hold(1, policy={'quiet_ms': 100, 'settle_ms': 500})
+        self.assertEqual(self.verdict(session)['verdict'], 'proceed')
+        self.end(session)
+        self.assertEqual(self.host.target(1), '300000')
+
+    def test_guest_without_a_balloon_driver_is_held(self):
+        before = self.host.create(1, mode='deaf')
+        session = self.client.hold(1)
+        self.assertEqual(self.verdict(session)['verdict'], 'proceed')
+        self.end(session)
+        self.assertEqual(self.host.snapshot(1), before)
+
+    def test_driver_that_says_it_works_is_waited_for(self):
+        self.host.create(1, mode='active')
+        self.host.tell_guest('write 1 control/balloon-active 1')
+        self.client.call('events.subscribe')
+        number = self.client.send('guard.begin', domain=1, wait=True, policy=QUICK)
+        self.client.event('session.quiet')
+        with self.assertRaises(TimeoutError):
+            self.client.event('session.held', timeout=0.6)
+        self.host.tell_guest('write 1 control/balloon-active 0')
+        self.assertEqual(self.client.reply(number)['state'], 'held')
+
+    def test_gate_alone_is_quicker(self):
+        before = self.host.create(1)
+        session = self.client.hold(1, policy={'require': 'gate', 'quiet_ms': 5000, 'settle_ms': 5000})
+        self.assertLess(session['held_after_ms'], 2000)
+        self.assert_held(1)
+        self.end(session)
+        self.assertEqual(self.host.snapshot(1), before)
+
+    def test_nodes_made_while_held_get_ordinary_permissions(self):
+        self.host.create(1)
+        self.host.store.write('/local/domain/1/memory/secret', 'x')
+        self.host.store.set_perms('/local/domain/1/memory/secret', 'n0')
+        session = self.client.hold(1)
+        self.host.store.write('/local/domain/1/memory/uncooperative', '')
+        self.assertEqual(self.host.store.perms('/local/domain/1/memory/uncooperative'), 'n0')
+        self.end(session)
+        nodes = self.host.snapshot(1)['nodes']
+        self.assertEqual(nodes, {'target': 'n0,r1', 'static-max': 'n0,r1', 'secret': 'n0', 'uncooperative': 'n0,r1'})
+
+    def test_unusual_permissions_come_back_exactly(self):
+        self.host.create(1)
+        self.host.store.set_perms('/local/domain/1/memory/target', 'n1,r0,b7')
+        self.host.store.set_perms('/local/domain/1/memory', 'r0,w3,n1')
+        before = self.host.snapshot(1)
+        session = self.client.hold(1)
+        self.assertIn('EACCES', self.host.ask_guest('read 1 memory/target'))
+        self.end(session)
+        self.assertEqual(self.host.snapshot(1), before)
+
+    def test_cap_goes_back_and_the_toolstacks_max_pages_is_kept(self):
+        self.host.create(1)
+        session = self.client.hold(1)
+        self.client.call('events.subscribe')
+        self.host.machine.set(1, 'max_pages', 99999)
+        self.client.event('cap.restored')
+        self.assert_held(1)
+        self.assertEqual(self.end(session)['max_kib'], 399996)
+        self.assertEqual(self.host.machine.get(1, 'max_pages'), 99999)
+
+    def test_young_guest_is_waited_for(self):
+        self.host.create(2)
+        self.client.hold(2)  # the daemon has looked at the domains there are
+        self.host.create(1, mode='young')
+        self.client.call('events.subscribe')
+        number = self.client.send('guard.begin', domain=1, wait=True, policy=QUICK)
+        with self.assertRaises(TimeoutError):
+            self.client.event('session.gated', timeout=0.7, domid=1)
+        self.host.tell_guest('wake 1')
+        self.assertEqual(self.client.reply(number)['state'], 'held')
+
+    def test_suspended_guest_is_told_of(self):
+        self.host.create(1)
+        session = self.client.hold(1)
+        self.assertFalse(self.verdict(session)['suspended'])
+        self.host.machine.set(1, 'flags', SHUTDOWN | SUSPENDED)
+        self.assertTrue(self.verdict(session, phase='precopy')['suspended'])
+
+    def test_target_is_passed_on_to_the_new_domain_on_this_host(self):
+        self.host.create(1, name='u')
+        session = self.client.hold('u')
+        self.client.call('events.subscribe')
+        self.host.mem_set(1, 300000)
+        self.client.event('target.deferred')
+        self.host.create(2, name='u--incoming', uuid=self.host.domains[1])
+        self.host.store.write('/local/domain/1/name', 'u--migratedaway')
+        gone = self.client.event('session.gone')
+        self.assertEqual((gone['outcome'], gone['applied_to']), ('completed', 2))
+        self.assertEqual(self.host.snapshot(2)['target'], '300000')
+        self.assertEqual(self.host.machine.get(2, 'max_pages'), 300000 // 4 + 256)
+        self.assertEqual(self.end(session, 'completed')['applied_to'], 2)
+
+    def test_newer_target_of_the_new_domain_is_left_alone(self):
+        self.host.create(1, name='u')
+        session = self.client.hold('u')
+        self.client.call('events.subscribe')
+        self.host.mem_set(1, 300000)
+        self.client.event('target.deferred')
+        self.host.create(2, name='u2', uuid=self.host.domains[1])
+        self.host.mem_set(2, 200000)
+        self.assertIsNone(self.end(session, 'completed')['applied_to'])
+        self.assertEqual(self.host.snapshot(2)['target'], '200000')
+        self.assertEqual(self.host.machine.get(2, 'max_pages'), 200000 // 4 + 256)
+
+    def test_two_hundred_at_once(self):
+        count = 200
+        before = {domid: self.host.create(domid, options='rate=500') for domid in range(1, count + 1)}
+        started = time.monotonic()
+        numbers = [self.client.send('guard.begin', domain=domid, wait=True, policy=QUICK)
+                   for domid in range(1, count + 1)]
+        sessions = [self.client.reply(number) for number in numbers]
+        held = time.monotonic() - started
+        self.assertEqual({session['state'] for session in sessions}, {'held'})
+        self.assertEqual(len(self.client.call('guard.list')['sessions']), count)
+        lists, polled = self.host.machine.lists(), time.monotonic()
+        for session in sessions:
+            self.assertEqual(self.verdict(session)['verdict'], 'proceed')
+        polls = (time.monotonic() - polled) / 0.05
+        self.assertLessEqual(self.host.machine.lists() - lists, polls + 2)  # one call a poll, for all of them
+        for domid in range(1, count + 1, 3):
+            self.host.mem_set(domid, 200000 + domid)
+            before[domid]['target'] = str(200000 + domid)
+            before[domid]['max_pages'] = (200000 + domid) // 4 + 256
+        # Whether the daemon has seen them yet or not, they must come through.
+        started = time.monotonic()
+        numbers = [self.client.send('guard.end', session=session['session'], outcome='failed') for session in sessions]
+        for number in numbers:
+            self.assertEqual(self.client.reply(number)['state'], 'gone')
+        ended = time.monotonic() - started
+        self.assertEqual({domid: self.host.snapshot(domid) for domid in before}, before)
+        self.assertEqual(self.host.journals(), [])
+        print(f'# {count} sessions: all held after {held:.2f} s, all restored after {ended:.2f} s', flush=True)
+
+
+if __name__ == '__main__':
+    unittest.main()

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Clients that vanish, domains that die, a daemon that is killed, a xenstored that stops."""
+import os
+import random
+import signal
+import time
+import unittest
+
+from fixture import QUICK, SESSIONS, wait_until
+from test_guard import GuardCase
+
+
+class Trouble(GuardCase):
+    def wait_thawed(self, domid, before):
+        wait_until(lambda: not self.host.journals(), 10, 'the journal gone')
+        self.assertEqual(self.host.snapshot(domid), before)
+
+    def test_closed_connection_thaws(self):
+        before = self.host.create(1)
+        other = self.host.client()
+        session = other.hold(1)
+        other.close()
+        self.wait_thawed(1, before)
+        self.assertEqual(self.client.call('guard.show', session=session['session'])['reason'], 'client-gone')
+
+    def test_connection_closed_while_freezing_thaws(self):
+        before = self.host.create(1)
+        self.client.call('events.subscribe')
+        other = self.host.client()
+        other.send('guard.begin', domain=1, wait=True)
+        self.client.event('session.pinned')
+        other.close()
+        self.client.event('session.gone')
+        self.wait_thawed(1, before)
+
+    def test_detached_session_outlives_its_client_until_the_deadline(self):
+        before = self.host.create(1)
+        self.client.call('events.subscribe')
+        other = self.host.client()
+        other.hold(1, hold='detached', policy={'max_hold_ms': 1500})
+        other.close()
+        self.assertEqual(self.client.event('session.thawing')['reason'], 'deadline')
+        self.client.event('session.gone')
+        self.wait_thawed(1, before)
+
+    def test_retry_that_nobody_follows_up_thaws_after_its_grace(self):
+        before = self.host.create(1)
+        self.client.call('events.subscribe')
+        session = self.client.hold(1, policy={'retry_grace_ms': 300})
+        self.host.machine.set(1, 'tot_pages', 65530)
+        self.assertEqual(self.verdict(session)['verdict'], 'retry')
+        self.host.machine.set(1, 'tot_pages', 65536)
+        self.assertEqual(self.client.event('session.gone')['reason'], 'grace-expired')
+        self.wait_thawed(1, before)
+
+    def test_domain_destroyed_while_held(self):
+        self.host.create(1)
+        session = self.client.hold(1)
+        self.client.call('events.subscribe')
+        self.host.destroy(1)
+        self.assertEqual(self.client.event('session.gone')['reason'], 'domain-gone')
+        self.assertEqual(self.host.journals(), [])
+        self.assertNotIn('1', self.host.store.list('/local/domain'))
+        verdict = self.verdict(session)
+        self.assertEqual((verdict['verdict'], verdict['reason']), ('abort', 'domain-gone'))
+
+    def test_domain_destroyed_while_freezing(self):
+        self.client.call('events.subscribe')
+        for step in ('session.begun', 'session.gated', 'session.pinned', 'session.quiet'):
+            self.host.create(1)
+            self.client.send('guard.begin', domain=1, policy={'settle_ms': 400})
+            self.client.event(step)
+            self.host.destroy(1)
+            self.assertEqual(self.client.event('session.gone')['reason'], 'domain-gone')
+            self.assertEqual(self.host.journals(), [])
+            self.assertNotIn('1', self.host.store.list('/local/domain'))
+
+    def test_rename_ends_the_session(self):
+        before = self.host.create(1, name='u')
+        self.client.call('events.subscribe')
+        for name, outcome in (('v', 'unknown'), ('v--migratedaway', 'completed')):
+            self.client.hold(1)
+            self.host.store.write('/local/domain/1/name', name)
+            gone = self.client.event('session.gone')
+            self.assertEqual((gone['reason'], gone['outcome']), ('domain-renamed', outcome))
+            self.wait_thawed(1, before)
+
+    def test_killed_while_held(self):
+        self.host.create(1)
+        self.client.hold(1, hold='detached')
+        self.client.call('events.subscribe')
+        self.host.mem_set(1, 300000)
+        self.client.event('target.deferred')
+        self.host.kill_daemon()
+        self.host.mem_set(1, 310000)  # while nobody is there: the latest of all
+        self.host.start_daemon(wait=False)
+        started = time.monotonic()
+        wait_until(lambda: self.host.snapshot(1)['nodes']['target'] == 'n0,r1', 10, 'the gate open')
+        opened = time.monotonic() - started
+        self.host.wait_rest(1, 310000)
+        self.assertLess(opened, 1)
+        self.assertEqual(self.host.snapshot(1)['max_pages'], 310000 // 4 + 256)
+        self.assertEqual(self.host.journals(), [])
+        print(f'# restored {opened * 1000:.0f} ms after the start', flush=True)
+
+    def test_killed_at_any_moment(self):
+        """Under a storm, so that every moment has something to lose."""
+        self.host.create(1)
+        random.seed(1)
+        targets = [200000 + 4096 * i for i in range(40)]
+        for turn in range(25):
+            storm = self.host.storm(1, targets, 0.01 + 0.01 * (turn % 3))
+            client = self.host.client()
+            client.send('guard.begin', domain=1, hold='detached', policy=dict(QUICK, quiet_ms=20, settle_ms=20))
+            time.sleep(random.uniform(0, 0.15))  # the moment is what is tried
+            self.host.kill_daemon()
+            wanted = storm.stop()
+            self.assertIsNone(storm.error)
+            self.host.start_daemon()
+            self.assertEqual(self.host.journals(), [])
+            after = self.host.snapshot(1)
+            self.assertEqual(after, {'target': str(wanted), 'memory': 'n0,r1', 'max_pages': wanted // 4 + 256,
+                                     'nodes': {'target': 'n0,r1', 'static-max': 'n0,r1'}}, f'turn {turn}')
+            self.host.wait_rest(1, wanted)
+
+    def test_journal_of_a_domain_whose_domid_was_given_to_another(self):
+        self.host.create(1)
+        self.client.hold(1, hold='detached')
+        self.host.kill_daemon()
+        self.host.destroy(1)
+        before = self.host.create(1, uuid='ffffffff-0000-4000-8000-000000000001', target_kib=131072)
+        self.host.start_daemon()
+        self.wait_thawed(1, before)
+
+    def test_journal_that_cannot_be_read_is_left_and_told_of(self):
+        self.host.kill_daemon()
+        self.host.store.write(SESSIONS + '/9/restore', 'from the future')
+        self.host.start_daemon()
+        self.assertEqual(self.host.store.read(SESSIONS + '/9/restore'), 'from the future')
+        self.assertIn('domain 9', self.host.log_tail())
+
+    def test_stopped_xenstored(self):
+        self.host.create(1)
+        session = self.client.hold(1)
+        os.kill(self.host.xenstored.pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+        number = self.client.send('guard.verdict', session=session['session'])
+        listing = self.client.send('domain.list')
+        slowest = 0
+        while time.monotonic() - stopped < 5:
+            asked = time.monotonic()
+            self.assertEqual(len(self.client.call('guard.list')['sessions']), 1)
+            slowest = max(slowest, time.monotonic() - asked)
+            time.sleep(0.02)
+        verdict = self.client.reply(number)
+        self.assertEqual((verdict['verdict'], verdict['reason']), ('retry', 'store-unreachable'))
+        with self.assertRaises(Exception) as caught:
+            self.client.reply(listing)
+        self.assertEqual(caught.exception.code, -32006)
+        self.assertEqual(self.client.call('daemon.info')['store'], 'stalled')
+        os.kill(self.host.xenstored.pid, signal.SIGCONT)
+        self.assertEqual(self.verdict(session)['verdict'], 'proceed')
+        self.assertLess(slowest, 0.05)
+        print(f'# xenstored stopped for 5 s: guard.list took at most {slowest * 1000:.2f} ms', flush=True)
+
+    def test_sigterm_thaws_everything(self):
+        before = {domid: self.host.create(domid) for domid in (1, 2, 3)}
+        for domid in before:
+            self.client.hold(domid, hold='detached')
+        self.assertEqual(self.host.stop_daemon(), 0)
+        self.assertEqual({domid: self.host.snapshot(domid) for domid in before}, before)
+        self.assertEqual(self.host.journals(), [])
+        self.assertFalse(os.path.exists(self.host.control))
+
+    def test_start_waits_for_xenstored(self):
+        self.host.stop_daemon()
+        self.host.environment['XENSTORED_PATH'] = self.host.folder + '/later'
+        self.host.start_daemon(wait=False)
+        wait_until(lambda: os.path.exists(self.host.log_path), what='a log')
+        self.assertIsNone(self.host.daemon.poll())
+        os.link(self.host.store_path, self.host.folder + '/later')
+        wait_until(self.host._daemon_answers, 10, 'the daemon')
+
+
+if __name__ == '__main__':
+    unittest.main()
