@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * domstat DOMID         prints "TOT_KIB MAX_KIB"
+ * domstat follow DOMID  prints "TIME_MS TOT_KIB MAX_KIB" now and whenever one of the two has changed, until the
+ *                       domain has shut down or gone
+ *
+ * The tests' own eyes on a domain, so that what p2mguardd says about it need not be believed.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <xenctrl.h>
+
+static int look(xc_interface *xc, uint32_t domid, xc_domaininfo_t *info)
+{
+    return xc_domain_getinfolist(xc, domid, 1, info) == 1 && info->domain == domid ? 0 : -1;
+}
+
+static int follow(xc_interface *xc, uint32_t domid)
+{
+    const struct timespec pause = {.tv_nsec = 2000000};
+    xc_domaininfo_t info;
+    unsigned long long tot = ~0ULL, max = ~0ULL;
+
+    while (look(xc, domid, &info) == 0 && !(info.flags & (XEN_DOMINF_dying | XEN_DOMINF_shutdown))) {
+        if (info.tot_pages != tot || info.max_pages != max) {
+            struct timespec now;
+
+            tot = info.tot_pages;
+            max = info.max_pages;
+            clock_gettime(CLOCK_REALTIME, &now);
+            printf("%lld %llu %llu\n", now.tv_sec * 1000LL + now.tv_nsec / 1000000, tot * (XC_PAGE_SIZE / 1024),
+                   max * (XC_PAGE_SIZE / 1024));
+            fflush(stdout);
+        }
+        nanosleep(&pause, NULL);
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    xc_interface *xc = xc_interface_open(NULL, NULL, 0);
+    xc_domaininfo_t info;
+
+    if (!xc || argc < 2)
+        return 2;
+    if (argc == 3 && strcmp(argv[1], "follow") == 0)
+        return follow(xc, (uint32_t)strtoul(argv[2], NULL, 10));
+    if (look(xc, (uint32_t)strtoul(argv[1], NULL, 10), &info) != 0)
+        return 1;
+    printf("%llu %llu\n", (unsigned long long)info.tot_pages * (XC_PAGE_SIZE / 1024),
+           (unsigned long long)info.max_pages * (XC_PAGE_SIZE / 1024));
+    return 0;
+}

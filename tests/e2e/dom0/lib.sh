@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=bash
+# What the scenarios share. Runs in dom0.
+#
+# Lines that begin with "@@" are for the program that watches the console (tests/e2e/run):
+#   @@ ok NAME DETAIL    @@ not ok NAME DETAIL    @@ skip NAME REASON    @@ fig NAME VALUE    @@ say TEXT    @@ end
+
+TYPE=${E2E_type:-pvh}
+STORE=${E2E_store:-c}
+GUEST=u
+RECEIVE=/tmp/receive
+LOGS=/tmp/logs
+mkdir -p $LOGS
+
+say() { echo "@@ say $*"; }
+ok() { echo "@@ ok $TYPE.$1 ${*:2}"; }
+not_ok() { echo "@@ not ok $TYPE.$1 ${*:2}"; }
+fig() { echo "@@ fig $TYPE.$1 ${*:2}"; }
+check() { # NAME DETAIL COMMAND…: one result
+	if "${@:3}"; then ok "$1" "$2"; else not_ok "$1" "$2"; fi
+}
+same() { [[ $1 == "$2" ]]; }
+now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
+
+until_true() { # SECONDS COMMAND…: polls, 20 times a second
+	local deadline=$((${EPOCHREALTIME/./} + $1 * 1000000))
+	shift
+	until "$@"; do
+		((${EPOCHREALTIME/./} < deadline)) || return 1
+		sleep 0.05
+	done
+}
+
+median() { # NUMBER…
+	printf '%s\n' "$@" | sort -n | awk '{v[NR] = $1} END {print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2}'
+}
+
+# --- services ---------------------------------------------------------------------------------------------------------
+
+store_answers() { xenstore-exists / 2>/dev/null; }
+start_store() {
+	case $STORE in
+	c) xenstored --pid-file /run/xenstored.pid ;;
+	ocaml) oxenstored --config-file=/etc/xen/oxenstored.conf --pid-file=/run/xenstored.pid ;;
+	esac
+	until_true 10 store_answers || say "xenstored does not answer"
+}
+
+daemon_answers() { p2mguardctl info >/dev/null 2>&1; }
+start_daemon() {
+	p2mguardd >>$LOGS/daemon 2>&1 &
+	DAEMON=$!
+	until_true 10 daemon_answers
+}
+# SIGTERM lets every guest go and ends with status 0; a daemon that crashed meanwhile shows here as well.
+stop_daemon() {
+	[[ -n ${DAEMON:-} ]] || return 0
+	local status=0
+	kill "$DAEMON" 2>/dev/null
+	wait "$DAEMON" 2>/dev/null || status=$?
+	DAEMON=
+	check "$SCENARIO.daemon_exit" "the daemon ended with status $status" test $status -eq 0
+	((status == 0)) || tail -n 5 "$LOGS/daemon"
+}
+
+# --- the guest --------------------------------------------------------------------------------------------------------
+
+domid() { xl domid $GUEST 2>/dev/null; }
+domain_dir() { echo "/local/domain/$(domid)"; }
+target_kib() { xenstore-read "$(domain_dir)/memory/target"; }
+tot_kib() { domstat "$(domid)" | cut -d' ' -f1; }
+max_kib() { domstat "$(domid)" | cut -d' ' -f2; }
+guest_is_up() { grep -q 'guest is up' /var/log/xen/guest-$GUEST.log 2>/dev/null; }
+
+# memory and everything below it, each with its value and permissions
+memory_nodes() { xenstore-ls -fp "$(domain_dir)" | grep "^$(domain_dir)/memory\b"; }
+
+# NODE PERMISSIONS, the domid taken out: a guest has another one after each migration.
+permissions() {
+	local id
+	id=$(domid)
+	memory_nodes | sed -n "s|^/local/domain/$id/\([^ ]*\) = .*(\(.*\))\$|\1 \2|p" | sed "s/\([nrwb]\)$id\b/\1DOMID/g" | LC_ALL=C sort
+}
+
+# Everything a session may touch, for a comparison byte for byte.
+whole_state() {
+	memory_nodes
+	echo "max_kib $(max_kib)"
+}
+
+create_guest() {
+	cat >/tmp/guest.cfg <<-CONFIG
+		name = "$GUEST"
+		type = "$TYPE"
+		kernel = "/guest/vmlinuz"
+		ramdisk = "/guest/image.gz"
+		extra = "console=hvc0 quiet"
+		memory = ${E2E_memory:-256}
+		maxmem = ${E2E_maxmem:-512}
+		vcpus = 1
+		on_reboot = "destroy"
+		on_crash = "destroy"
+	CONFIG
+	local try
+	for try in 1 2 3 4; do
+		rm -f /var/log/xen/guest-$GUEST.log
+		xl create /tmp/guest.cfg >$LOGS/create 2>&1 || { say "xl create: $(tail -n1 $LOGS/create)"; return 1; }
+		until_true 60 guest_is_up_or_lost
+		# What the emulator lost at boot is no loss later on.
+		guests_lost >/tmp/lost
+		if guest_is_up; then
+			until_true 10 settled
+			return
+		fi
+		# Nothing of ours has touched it yet.
+		say "guest number $try did not boot: $(domid >/dev/null && echo "it hangs" || echo "the emulator lost it");" \
+			"its last words: $(tail -n1 /var/log/xen/guest-$GUEST.log 2>/dev/null)"
+		xl destroy $GUEST >/dev/null 2>&1
+	done
+	return 1
+}
+guest_is_up_or_lost() { guest_is_up || ! domid >/dev/null; }
+
+clean_up() {
+	storm_stop
+	stop_daemon
+	while read -r id; do [[ $id == 0 ]] || xl destroy "$id"; done < <(xl list | awk 'NR > 1 {print $2}')
+	rm -f /tmp/storm.*
+}
+
+# The guest is where it should be: tot_pages and target differ by what they always differ by (see learn).
+settled() { [[ -z ${OFFSET_KIB:-} ]] || (($(tot_kib) - $(target_kib) == OFFSET_KIB)); }
+
+# What libxl makes of a guest, learned from a guest that nobody but libxl has touched.
+learn() {
+	local tot=0 last
+	until last=$tot; tot=$(tot_kib); ((tot == last)); do sleep 0.5; done
+	OFFSET_KIB=$((tot - $(target_kib)))
+	EXTRA_KIB=$(($(max_kib) - $(target_kib)))
+	PERMISSIONS=$(permissions)
+}
+
+# The guest runs, and its memory is what it was before it was moved.
+guest_answers() { [[ $(xenstore-read "$(domain_dir)/data/checked" 2>/dev/null) == "$token "* ]]; }
+guest_memory_ok() {
+	local token=$EPOCHREALTIME dir id
+	id=$(domid) || return 1
+	dir=/local/domain/$id
+	xenstore-write "$dir/control/check" "$token" && xenstore-chmod "$dir/control/check" n0 "r$id"
+	until_true 20 guest_answers && [[ $(xenstore-read "$dir/data/checked") == "$token ok" ]]
+}
+
+# Two levels of virtualization under emulation are not perfect: now and then QEMU makes the guest triple-fault. That
+# is no failed migration, and Xen's log tells the two apart.
+guests_lost() { xl dmesg | grep -c 'Triple fault'; }
+emulator_lost_guest() { # true once for each guest so lost; there is a new one then
+	local lost
+	lost=$(guests_lost)
+	((lost > $(cat /tmp/lost 2>/dev/null || echo 0))) || return 1
+	echo x >>/tmp/migrations-lost
+	say "the emulator lost the guest (Xen's log has the triple fault): this one does not count, starting another guest"
+	xl destroy $GUEST >/dev/null 2>&1
+	xl destroy $GUEST--incoming >/dev/null 2>&1
+	lost=$(wc -l </tmp/migrations-lost)
+	((lost <= 3)) || { not_ok emulator "lost $lost guests in migrations, too many to go on"; exit 0; }
+	create_guest
+}
+
+# --- the storm --------------------------------------------------------------------------------------------------------
+
+# A toolstack that gives the guest another target twice a second. The last one xl accepted is in /tmp/storm.last.
+storm_start() { # returns when it is under way
+	rm -f /tmp/storm.*
+	{
+		while :; do
+			for mib in 300 250 400 260 500; do
+				[[ ! -e /tmp/storm.stop ]] || exit 0
+				start=$(now_ms)
+				if xl mem-set $GUEST ${mib}m 2>>$LOGS/storm; then
+					echo $((mib * 1024)) >/tmp/storm.last
+					echo "$start to $(now_ms) ms: $((mib * 1024)) KiB; the guest is domain $(domid) now" >>/tmp/storm.accepted
+				fi
+				sleep 0.5
+			done
+		done
+	} &
+	STORM=$!
+	until_true 20 storm_blows || say "no target was accepted"
+}
+storm_blows() { (($(wc -l 2>/dev/null </tmp/storm.accepted || echo 0) >= 2)); }
+# Returns when the last mem-set has been carried out.
+storm_stop() {
+	[[ -n ${STORM:-} ]] || return 0
+	touch /tmp/storm.stop
+	wait "$STORM" 2>/dev/null
+	STORM=
+}
+
+# --- migrations -------------------------------------------------------------------------------------------------------
+
+receiver() { # COMMAND: what the receiving host does with the stream
+	printf '#!/usr/bin/bash\nexec %s\n' "$1" >$RECEIVE
+	chmod +x $RECEIVE
+}
+receiver 'xl migrate-receive'
+
+# The COMMAND of every migration, guarded or not: times itself, and follows the domain with our own eyes meanwhile.
+# Appends its run time to /tmp/times, leaves what it saw in /tmp/followed.
+cat >/tmp/migrate <<-COMMAND
+	#!/usr/bin/bash
+	domstat follow \$(xl domid $GUEST) >/tmp/followed &
+	start=\$((\${EPOCHREALTIME/./} / 1000))
+	timeout 240 xl migrate -s "" $GUEST $RECEIVE 2>&1
+	status=\$?
+	echo \$((\${EPOCHREALTIME/./} / 1000 - start)) >>/tmp/times
+	kill %1 2>/dev/null
+	exit \$status
+COMMAND
+chmod +x /tmp/migrate
+sizes_seen() { cut -d' ' -f2 /tmp/followed | sort -u | wc -l; }
+nothing_moved() { [[ $(sizes_seen) == 1 && $(field .changes) == 0 ]]; }
+why_failed() { grep -m1 -iE 'error|fail' "$1" | cut -c1-160; }
+field() { jq -r "$1" /tmp/summary 2>/dev/null; }
+
+forget_last() {
+	echo 0 >/tmp/times # in case there will be no run at all
+	: >/tmp/followed
+	: >/tmp/summary
+}
+
+migrate_plain() {
+	forget_last
+	/tmp/migrate >$LOGS/migrate 2>&1
+}
+migrate_guarded() { # ATTEMPTS
+	forget_last
+	p2mguardctl migrate --json --attempts "$1" $GUEST -- /tmp/migrate >$LOGS/guarded.out 2>$LOGS/migrate
+	local status=$?
+	tail -n1 $LOGS/guarded.out >/tmp/summary
+	return $status
+}
+
+# The guest, wherever it is now, has what libxl would have given it: MAX_KIB and the permissions; and this target.
+as_libxl_makes_it() { # TARGET_KIB
+	local state
+	state="target $(target_kib) max $(max_kib) $(permissions | tr '\n' ' ')"
+	[[ $state == "target $1 max $(($1 + EXTRA_KIB)) $(tr '\n' ' ' <<<"$PERMISSIONS")" ]] || {
+		say "expected: target $1 max $(($1 + EXTRA_KIB)) $(tr '\n' ' ' <<<"$PERMISSIONS")"
+		say "found:    $state"
+		tail -n 3 /tmp/storm.accepted 2>/dev/null | while read -r line; do say "accepted: $line"; done
+		return 1
+	}
+}
