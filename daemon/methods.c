@@ -405,7 +405,7 @@ static struct session *methods_session(struct methods *methods, struct rpc_call 
 
 static void waiter_give_verdict(struct rpc_call *call, struct session *session, bool final, bool store_silent)
 {
-    struct verdict verdict = session_judge(session, store_silent);
+    struct verdict verdict = session_judge(session, store_silent, rpc_call_peer(call)->may_change);
 
     if (final)
         record_emit(session, "session.verdict", "{s:s,s:s,s:s,s:I}", "verdict", p2mg_verdict_name(verdict.verdict),

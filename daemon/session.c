@@ -805,7 +805,7 @@ static void session_look(struct session *session)
     /* Any other failure leaves the gap since the last observation to speak for itself. */
 }
 
-struct verdict session_judge(struct session *session, bool store_silent)
+struct verdict session_judge(struct session *session, bool store_silent, bool binding)
 {
     if (session->step == STEP_HELD)
         session_look(session);
@@ -824,6 +824,8 @@ struct verdict session_judge(struct session *session, bool store_silent)
         .attempts = session->options.policy.attempts,
     };
     struct verdict verdict = verdict_judge(&facts);
+    if (!binding)
+        return verdict;
     /* The grace runs from the first of several retry verdicts; what has passed needs none. */
     if (session->step != STEP_HELD || verdict.verdict == P2MG_VERDICT_PROCEED)
         event_del(session->grace_timer);

@@ -163,10 +163,10 @@ int session_retry(struct session *session);
 void session_check(struct session *session);
 
 /*
- * Judges what is known now; asks the hypervisor once more, xenstore not: store_silent says that it does not answer.
- * Arms the grace timer on a retry.
+ * Judges what is known now; asks the hypervisor once more, xenstore not: store_silent says that it does not answer. A
+ * binding verdict, one that was given to somebody who may change things, starts the grace period when it is a retry.
  */
-struct verdict session_judge(struct session *session, bool store_silent);
+struct verdict session_judge(struct session *session, bool store_silent, bool binding);
 
 enum p2mg_state session_state(const struct session *session);
 

@@ -63,11 +63,15 @@ class Socket(GuardCase):
             self.assertEqual(self.client.call('daemon.info')['policy']['attempts'], attempts)
         self.assertIn(':2: attempts is', self.host.log_tail())
 
+    @unittest.skipIf(os.geteuid() != 0, "becoming another user takes root")
     def test_readers_may_only_read(self):
         """As another user: the socket is open for all here, and the daemon decides by credentials."""
         self.host.create(1)
         os.chmod(self.host.folder, 0o755)
-        session = self.client.hold(1)
+        session = self.client.hold(1, policy={'retry_grace_ms': 50})
+        self.client.call('events.subscribe')
+        self.host.machine.set(1, 'tot_pages', 65500)
+        self.client.event('session.changed')
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
@@ -95,8 +99,12 @@ class Socket(GuardCase):
         with os.fdopen(reading) as pipe:
             seen = json.load(pipe)
         os.waitpid(child, 0)
-        self.assertEqual(seen, [False, 1, 'proceed', -32004, -32004, -32004, -32004])
-        self.assertEqual(self.client.call('guard.show', session=session['session'])['state'], 'held')
+        self.assertEqual(seen, [False, 1, 'retry', -32004, -32004, -32004, -32004])
+        # What a reader was told binds nobody: no grace period has begun, and none can end.
+        with self.assertRaises(TimeoutError):
+            self.client.event('session.thawing', timeout=0.3)
+        self.assertEqual(self.verdict(session)['verdict'], 'retry')
+        self.assertEqual(self.client.event('session.thawing')['reason'], 'grace-expired')
 
     def test_events_are_replayed(self):
         self.host.create(1)
@@ -145,6 +153,23 @@ class Socket(GuardCase):
         self.assert_rpc_error(-32601, 'guard.nothing')
         with open(os.path.join(os.path.dirname(__file__), '../../protocol/openrpc.json'), encoding='utf-8') as file:
             self.assertEqual(json.load(file), document)
+
+    def test_records_have_the_documented_members(self):
+        schemas = self.client.call('rpc.discover')['components']['schemas']
+        def members(name):
+            schema = schemas[name]
+            found = set(schema.get('properties', {}))
+            for part in schema.get('allOf', []):
+                found |= members(part['$ref'].split('/')[-1]) if '$ref' in part else set(part.get('properties', {}))
+            return found
+        self.host.create(1, generation=2)
+        session = self.client.hold(1)
+        verdict = self.verdict(session)
+        for record, name in ((session, 'SessionRecord'), (session['baseline'], 'Figures'), (verdict, 'VerdictRecord'),
+                             (verdict['now'], 'FiguresNow'), (self.client.call('domain.show', domain=1), 'DomainDetails'),
+                             (self.client.call('domain.list')['domains'][0], 'DomainRecord'),
+                             (self.client.call('daemon.info'), 'DaemonInfo'), (self.end(session), 'SessionRecord')):
+            self.assertEqual(set(record), members(name), name)
 
     def test_verdict_without_a_session_of_ones_own(self):
         self.host.create(1)
