@@ -11,6 +11,7 @@
 #include "daemon/clock.h"
 #include "daemon/log.h"
 #include "daemon/record.h"
+#include "daemon/session-job.h"
 
 /* While the guest is not up, and while putting back fails, it is tried again this often. */
 #define SESSION_READY_RETRY_MS 250
@@ -18,49 +19,7 @@
 
 static void session_handle(struct session *session, enum session_event event);
 
-/* ---- jobs: what the worker does for a session ---- */
-
-enum session_operation { OPERATION_TAKE, OPERATION_SYNC, OPERATION_RESTORE };
-
-struct session_job {
-    struct work work;
-    struct session *session;
-    enum session_operation operation;
-    struct gate gate; /* the worker's copy while the job is away */
-    uint64_t pin_kib, cap_pages;
-    bool open, young, completed;
-    uint16_t applied_to;
-    struct gate_report report;
-    int error;
-};
-
-static void session_job_restore(struct session_job *job, const struct worker_tools *tools)
-{
-    job->error = job->gate.taken ? gate_restore(&job->gate, tools) : 0;
-    if (job->error || !job->completed || !job->gate.taken)
-        return;
-    int error = gate_forward(&job->gate, tools, &job->applied_to);
-    if (error)
-        log_warning("domain %u: passing the target on to its new domain failed: %s", job->gate.journal.domid,
-                    strerror(-error));
-}
-
-static void session_job_run(struct work *work, const struct worker_tools *tools)
-{
-    struct session_job *job = (struct session_job *)(void *)work;
-
-    switch (job->operation) {
-    case OPERATION_TAKE:
-        job->error = gate_take(&job->gate, tools, job->young, &job->report);
-        break;
-    case OPERATION_SYNC:
-        job->error = gate_sync(&job->gate, tools, job->pin_kib, job->open, job->cap_pages, &job->report);
-        break;
-    case OPERATION_RESTORE:
-        session_job_restore(job, tools);
-        break;
-    }
-}
+/* ---- jobs, away and back ---- */
 
 static uint64_t session_page_kib(const struct session *session)
 {
@@ -79,44 +38,6 @@ static void session_arm_step(struct session *session, int64_t delay_ms)
 {
     session->pending &= ~(1u << EVENT_TIMER);
     session_arm(session->timer, delay_ms);
-}
-
-/* What the job found out that concerns others. */
-static void session_report_job(struct session *session, const struct gate_report *report)
-{
-    const struct journal *journal = &session->gate.journal;
-
-    if (report->deferred)
-        record_emit(session, "target.deferred", "{s:I,s:I}", "target_kib",
-                    (json_int_t)session_wanted_target_kib(session), "pin_kib",
-                    (json_int_t)strtoull(journal->pin, NULL, 10));
-    if (report->cap_restored)
-        record_emit(session, "cap.restored", "{s:I,s:I}", "max_kib", (json_int_t)journal->max_kib, "cap_kib",
-                    (json_int_t)journal->cap_kib);
-    if (report->reopened)
-        record_emit(session, "gate.restored", "{}");
-}
-
-static enum session_event session_job_event(const struct session_job *job)
-{
-    switch (job->error) {
-    case 0:
-        return job->report.deferred || job->report.reopened ? EVENT_DISTURBED : EVENT_DONE;
-    case -ESRCH:
-        return EVENT_GONE;
-    case -EHOSTDOWN:
-        return EVENT_NOT_READY;
-    default:
-        return EVENT_FAILED;
-    }
-}
-
-static void session_log_failure(const struct session *session, const struct session_job *job)
-{
-    static const char *const doing[] = {"closing the gate", "keeping the gate", "putting everything back"};
-    struct log_subject subject = {session->gate.journal.domid, session->id, NULL};
-
-    log_about(LOG_WARNING, &subject, "%s failed: %s", doing[job->operation], strerror(-job->error));
 }
 
 /* Events that came while a job was away are handled in the order of their weight, the heaviest first. */
@@ -149,9 +70,7 @@ static void session_take_in_job(struct session *session, const struct session_jo
         session->ending = P2MG_REASON_NOT_GUARDABLE;
     if (session->step == STEP_HELD && job->report.reopened)
         session->gate_opened = true;
-    if (job->error && job->error != -EHOSTDOWN && job->error != -ESRCH)
-        session_log_failure(session, job);
-    session_report_job(session, &job->report);
+    session_job_tell(job);
 }
 
 static void session_job_done(struct work *work)

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the worker does for a session: one call of gate.h, with the session's copy of the gate.
+ *
+ * A job is owned by the session, then by the worker, then by the session again; the session keeps nothing of it but the
+ * pointer that says that it is away. session_job_run is the worker's, the rest the loop's.
+ */
+#ifndef P2MGUARD_SESSION_JOB_H
+#define P2MGUARD_SESSION_JOB_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/gate.h"
+#include "daemon/session.h"
+#include "daemon/worker.h"
+
+enum session_operation {
+    OPERATION_TAKE,
+    OPERATION_SYNC,   /* pin_kib, open and cap_pages are gate_sync's */
+    OPERATION_RESTORE /* and passes the target on when the migration was completed */
+};
+
+struct session_job {
+    struct work work;
+    struct session *session;
+    enum session_operation operation;
+    struct gate gate; /* the worker's copy while the job is away */
+    uint64_t pin_kib, cap_pages;
+    bool open, young, completed;
+    uint16_t applied_to; /* after OPERATION_RESTORE: the domain that got the target */
+    struct gate_report report;
+    int error;
+};
+
+void session_job_run(struct work *work, const struct worker_tools *tools);
+
+/* What a job that is back means for its session. */
+enum session_event session_job_event(const struct session_job *job);
+
+/* Tells operators and subscribers what the job found; the session has taken in the job's gate before. */
+void session_job_tell(const struct session_job *job);
+
+#endif
