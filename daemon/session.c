@@ -17,6 +17,12 @@
 #define SESSION_READY_RETRY_MS 250
 #define SESSION_THAW_RETRY_MS 1000
 
+/*
+ * A domain that the guest has left is kept under guard until it is gone, this long at most: a toolstack that looked up
+ * its name before the rename may still write a target there, and that wish is the guest's, wherever it runs.
+ */
+#define SESSION_LEAVE_MS 3000
+
 static void session_handle(struct session *session, enum session_event event);
 
 /* ---- jobs, away and back ---- */
@@ -154,8 +160,13 @@ static void session_on_freeze_timer(evutil_socket_t fd, short what, void *contex
 
 static void session_on_deadline(evutil_socket_t fd, short what, void *context)
 {
+    struct session *session = context;
     (void)fd, (void)what;
-    session_stop(context, P2MG_REASON_DEADLINE, P2MG_OUTCOME_UNKNOWN);
+
+    if (session->leaving)
+        session_stop(session, P2MG_REASON_DOMAIN_RENAMED, P2MG_OUTCOME_COMPLETED);
+    else
+        session_stop(session, P2MG_REASON_DEADLINE, P2MG_OUTCOME_UNKNOWN);
 }
 
 static void session_on_grace_timer(evutil_socket_t fd, short what, void *context)
@@ -359,8 +370,12 @@ static void action_give_up_waiting(struct session *session)
 
 static void action_end_of_domain(struct session *session)
 {
-    if (session->ending == P2MG_REASON_NONE)
+    if (session->leaving) {
+        session->ending = P2MG_REASON_DOMAIN_RENAMED;
+        session->outcome = P2MG_OUTCOME_COMPLETED;
+    } else if (session->ending == P2MG_REASON_NONE) {
         session->ending = P2MG_REASON_DOMAIN_GONE;
+    }
     action_give_up(session);
 }
 
@@ -671,20 +686,32 @@ void session_store_lost(struct session *session)
     session->unwatched = true;
 }
 
-/* libxl renames the source when the guest has left it for good. */
+static int64_t session_left_ms(const struct session *session)
+{
+    int64_t left_ms = session->begun_ms + session->options.policy.max_hold_ms - clock_now_ms();
+
+    return left_ms > 0 ? left_ms : 0;
+}
+
+/* libxl renames the source when the guest has left it for good, and back when it could not be started elsewhere. */
 void session_renamed(struct session *session, const char *name)
 {
     static const char away[] = "--migratedaway";
-    size_t length = strlen(name), tail = sizeof(away) - 1;
+    const char *before = session->options.name;
+    size_t length = strlen(before);
 
-    if (strcmp(name, session->options.name) == 0)
-        return;
-    if (!*session->options.name) { /* it had none when it was looked up */
+    if (!*before) { /* it had none when it was looked up */
         snprintf(session->options.name, sizeof(session->options.name), "%s", name);
-        return;
+    } else if (strcmp(name, before) == 0) {
+        if (session->leaving)
+            session_arm(session->end_timer, session_left_ms(session));
+        session->leaving = false;
+    } else if (strncmp(name, before, length) == 0 && strcmp(name + length, away) == 0) {
+        session->leaving = true;
+        session_arm(session->end_timer, SESSION_LEAVE_MS);
+    } else {
+        session_stop(session, P2MG_REASON_DOMAIN_RENAMED, P2MG_OUTCOME_UNKNOWN);
     }
-    bool left = length > tail && strcmp(name + length - tail, away) == 0;
-    session_stop(session, P2MG_REASON_DOMAIN_RENAMED, left ? P2MG_OUTCOME_COMPLETED : P2MG_OUTCOME_UNKNOWN);
 }
 
 void session_stop(struct session *session, enum p2mg_reason reason, enum p2mg_outcome outcome)
@@ -692,7 +719,7 @@ void session_stop(struct session *session, enum p2mg_reason reason, enum p2mg_ou
     if (session->step == STEP_THAWING || session->step == STEP_GONE || (session->pending & 1u << EVENT_STOP))
         return;
     session->ending = reason;
-    session->outcome = outcome;
+    session->outcome = session->leaving && outcome == P2MG_OUTCOME_UNKNOWN ? P2MG_OUTCOME_COMPLETED : outcome;
     session_post(session, EVENT_STOP);
 }
 

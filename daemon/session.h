@@ -123,6 +123,7 @@ struct session {
     enum p2mg_outcome outcome;
     uint16_t applied_to; /* the new domain that was given the wanted target; 0 = none */
     bool failed;
+    bool leaving; /* renamed to NAME--migratedaway: the guest runs elsewhere, the domain is about to go */
 
     struct session_job *job;    /* at the worker, or NULL */
     unsigned pending;           /* bits of events that came while the job was away */

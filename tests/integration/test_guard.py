@@ -290,6 +290,23 @@ class Guard(GuardCase):
         self.assertEqual(self.host.machine.get(2, 'max_pages'), 300000 // 4 + 256)
         self.assertEqual(self.end(session, 'completed')['applied_to'], 2)
 
+    def test_target_written_to_a_domain_that_the_guest_has_left_is_passed_on(self):
+        """By a toolstack that had looked up the name before the rename."""
+        self.host.create(1, name='u')
+        session = self.client.hold('u')
+        self.client.call('events.subscribe')
+        self.host.mem_set(1, 300000)
+        self.client.event('target.deferred')
+        self.host.create(2, name='u--incoming', uuid=self.host.domains[1])
+        self.host.store.write('/local/domain/1/name', 'u--migratedaway')
+        self.host.mem_set(1, 310000)
+        self.client.event('target.deferred', target_kib=310000)
+        self.host.destroy(1)
+        gone = self.client.event('session.gone')
+        self.assertEqual((gone['reason'], gone['outcome'], gone['applied_to']), ('domain-renamed', 'completed', 2))
+        self.assertEqual(self.host.target(2), '310000')
+        self.assertEqual(self.end(session, 'completed')['wanted_target_kib'], 310000)
+
     def test_newer_target_of_the_new_domain_is_left_alone(self):
         self.host.create(1, name='u')
         session = self.client.hold('u')

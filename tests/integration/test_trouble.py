@@ -78,12 +78,24 @@ class Trouble(GuardCase):
     def test_rename_ends_the_session(self):
         before = self.host.create(1, name='u')
         self.client.call('events.subscribe')
-        for name, outcome in (('v', 'unknown'), ('v--migratedaway', 'completed')):
+        for name, outcome in (('u--migratedaway', 'completed'), ('v', 'unknown')):
+            self.host.store.write('/local/domain/1/name', 'u')
             self.client.hold(1)
             self.host.store.write('/local/domain/1/name', name)
             gone = self.client.event('session.gone')
             self.assertEqual((gone['reason'], gone['outcome']), ('domain-renamed', outcome))
             self.wait_thawed(1, before)
+
+    def test_rename_there_and_back_goes_on(self):
+        self.host.create(1, name='u')
+        session = self.client.hold(1)
+        self.client.call('events.subscribe')
+        self.host.store.write('/local/domain/1/name', 'u--migratedaway')
+        self.host.store.write('/local/domain/1/name', 'u')
+        with self.assertRaises(TimeoutError):
+            self.client.event('session.thawing', timeout=4)
+        self.assertEqual(self.verdict(session)['verdict'], 'proceed')
+        self.assertEqual(self.end(session)['outcome'], 'failed')
 
     def test_killed_while_held(self):
         self.host.create(1)

@@ -24,6 +24,8 @@ while ((n <= plain)); do
 	# What a failed migration leaves behind may not be in the way of the next one.
 	xl destroy "$GUEST--incoming" >/dev/null 2>&1
 	n=$((n + 1))
+	# Luck with three is possible; with six it is not believed any more.
+	if ((n > plain && plain == 3 && failed < 2)); then plain=6; fi
 done
 if ((plain > 0)); then fig storm.unguarded_failed "$failed of $plain"; fi
 if ((plain >= 3)); then
