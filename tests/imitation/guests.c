@@ -15,9 +15,8 @@
  *   status DOMID         target=KIB reads=N refused=N events=N
  *   stop DOMID
  *
- * Modes: normal; slow (reads late, works at a twentieth of the rate); stubborn (sways around its size, whatever the
- * target); deaf (no balloon driver); active (as normal, and says so in control/balloon-active); young (as normal, once
- * awake).
+ * Modes: normal; slow (reads late, works at a twentieth of the rate); stubborn (shrinks for ever, whatever the target);
+ * deaf (no balloon driver); active (as normal, and says so in control/balloon-active); young (as normal, once awake).
  */
 #include <errno.h>
 #include <fcntl.h>
