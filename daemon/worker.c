@@ -18,8 +18,10 @@
 #define WORKER_LOOK_MS 500
 
 /* A watch event, or a change of the connection, on its way to the loop. */
+enum notice_kind { NOTICE_TOUCHED, NOTICE_LOST, NOTICE_BACK };
+
 struct notice {
-    enum { NOTICE_TOUCHED, NOTICE_LOST, NOTICE_BACK } what;
+    enum notice_kind what;
     char path[STORE_PATH_MAX];
     char token[64];
     struct notice *next;
@@ -59,7 +61,7 @@ static void worker_silence(int fd)
         return;
 }
 
-static void worker_post_notice(struct worker *worker, int what, const char *path, const char *token)
+static void worker_post_notice(struct worker *worker, enum notice_kind what, const char *path, const char *token)
 {
     struct notice *notice = calloc(1, sizeof(*notice));
 
