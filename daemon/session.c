@@ -279,6 +279,7 @@ static void action_hold(struct session *session)
 
     event_del(session->freeze_timer);
     session->has_baseline = true;
+    session->baseline.tot_kib = session->report.tot_pages * session_page_kib(session);
     session->baseline.target_kib = session->report.target_kib;
     session->baseline.time_ms = clock_wall_ms();
     session->tot_pages_changed = session->generation_changed = session->gate_opened = false;
@@ -301,13 +302,24 @@ static void session_begin_freezing(struct session *session)
     session_arm(session->freeze_timer, session->options.policy.freeze_timeout_ms);
 }
 
-static void action_retry(struct session *session)
+static void session_count_attempt(struct session *session)
 {
     session->attempt++;
     event_del(session->grace_timer);
     session_begin_freezing(session);
     record_emit(session, "session.retry", "{s:I}", "attempt", (json_int_t)session->attempt);
+}
+
+static void action_retry(struct session *session)
+{
+    session_count_attempt(session);
     action_expose(session);
+}
+
+static void action_retry_at_once(struct session *session)
+{
+    session_count_attempt(session);
+    action_baseline(session);
 }
 
 /* xenstored may be away for a moment; what is held stays held, and is looked at again. */
@@ -416,6 +428,8 @@ static bool guard_baseline_holds(struct session *session)
 {
     bool updating = session->baseline.generation & 1;
 
+    if (guard_needs_gate_only(session))
+        return !session->report.reopened;
     return !session->report.balloon_active && !session->report.reopened && !updating &&
            session->report.tot_pages * session_page_kib(session) == session->baseline.tot_kib;
 }
@@ -470,6 +484,7 @@ static const struct session_rule {
     {STEP_HELD, EVENT_TOUCHED, ALWAYS, DO(sync), STEP_HELD},
     {STEP_HELD, EVENT_TIMER, ALWAYS, DO(sync), STEP_HELD},
     {STEP_HELD, EVENT_FAILED, ALWAYS, DO(look_later), STEP_HELD},
+    {STEP_HELD, EVENT_RETRY, IF(needs_gate_only), DO(retry_at_once), STEP_BASELINING},
     {STEP_HELD, EVENT_RETRY, ALWAYS, DO(retry), STEP_PINNING},
     {STEP_HELD, EVENT_STOP, ALWAYS, DO(thaw), STEP_THAWING},
     {STEP_HELD, EVENT_GONE, ALWAYS, DO(end_of_domain), STEP_THAWING},

@@ -227,6 +227,14 @@ class Guard(GuardCase):
         self.end(session)
         self.assertEqual(self.host.snapshot(1), before)
 
+    def test_gate_alone_does_not_wait_for_a_guest_to_rest(self):
+        self.host.create(1, mode='stubborn')
+        session = self.client.hold(1, policy={'require': 'gate'})
+        self.assertEqual(session['state'], 'held')
+        wait_until(lambda: self.host.tot_pages(1) * 4 < session['baseline']['tot_kib'], what='a page less')
+        self.assertEqual(self.verdict(session)['reason'], 'tot-pages-changed')
+        self.assertEqual(self.client.call('guard.retry', session=session['session'])['attempt'], 2)
+
     def test_nodes_made_while_held_get_ordinary_permissions(self):
         self.host.create(1)
         self.host.store.write('/local/domain/1/memory/secret', 'x')
