@@ -66,27 +66,24 @@ static struct lookup_domain *lookup_add(struct lookup *lookup, const struct hype
     return added;
 }
 
-/* A domid goes before a name, as in xl. */
-static bool lookup_is_wanted(const struct lookup *lookup, const struct hypervisor_domain *domain, const char *name)
+static bool lookup_is_domid(const struct lookup *lookup, unsigned long *domid)
 {
     char *end;
-    unsigned long domid = strtoul(lookup->wanted, &end, 10);
 
-    if (lookup->all)
-        return true;
-    if (lookup->wanted[0] >= '0' && lookup->wanted[0] <= '9' && *end == '\0')
-        return domid == domain->domid;
-    return strcasecmp(lookup->wanted, domain->uuid) == 0 || strcmp(lookup->wanted, name) == 0;
+    *domid = strtoul(lookup->wanted, &end, 10);
+    return lookup->wanted[0] >= '0' && lookup->wanted[0] <= '9' && *end == '\0';
 }
 
 static int lookup_take(struct lookup *lookup, const struct worker_tools *tools, const struct hypervisor_domain *domain)
 {
     char name[SESSION_NAME_MAX];
     int error = lookup_read(tools->store, domain->domid, "name", name, sizeof(name));
+    unsigned long domid;
 
     if (error == -ENOTCONN)
         return error;
-    if (!lookup_is_wanted(lookup, domain, name))
+    if (!lookup->all && !lookup_is_domid(lookup, &domid) && strcasecmp(lookup->wanted, domain->uuid) != 0 &&
+        strcmp(lookup->wanted, name) != 0)
         return 0;
     struct lookup_domain *found = lookup_add(lookup, domain);
     if (!found)
@@ -101,26 +98,43 @@ static int lookup_take(struct lookup *lookup, const struct worker_tools *tools, 
     return 0;
 }
 
-static void lookup_run(struct work *work, const struct worker_tools *tools)
+/* The domain of this domid alone: a domid goes before a name, as in xl. */
+static int lookup_get(struct lookup *lookup, const struct worker_tools *tools, unsigned long domid)
 {
-    struct lookup *lookup = (struct lookup *)(void *)work;
-    struct hypervisor_domain *chunk = calloc(LOOKUP_CHUNK, sizeof(*chunk));
-    unsigned first = 0;
-    int count = chunk ? LOOKUP_CHUNK : -ENOMEM;
+    struct hypervisor_domain domain;
+    int error = domid > UINT16_MAX ? -ESRCH : hypervisor_get(tools->hypervisor, (uint16_t)domid, &domain);
 
-    lookup->error = 0;
-    while (count == LOOKUP_CHUNK && first <= UINT16_MAX && !lookup->error) {
+    return error ? error : lookup_take(lookup, tools, &domain);
+}
+
+static int lookup_scan(struct lookup *lookup, const struct worker_tools *tools)
+{
+    struct hypervisor_domain *chunk = calloc(LOOKUP_CHUNK, sizeof(*chunk));
+    int count = chunk ? LOOKUP_CHUNK : -ENOMEM, error = 0;
+    unsigned first = 0;
+
+    while (count == LOOKUP_CHUNK && first <= UINT16_MAX && !error) {
         count = hypervisor_list(tools->hypervisor, (uint16_t)first, LOOKUP_CHUNK, chunk);
-        for (int i = 0; i < count && !lookup->error; i++) {
-            lookup->error = lookup_take(lookup, tools, &chunk[i]);
+        for (int i = 0; i < count && !error && (lookup->all || !lookup->count); i++) {
+            error = lookup_take(lookup, tools, &chunk[i]);
             first = chunk[i].domid + 1u;
         }
     }
-    if (count < 0)
-        lookup->error = count;
+    free(chunk);
+    return count < 0 ? count : error;
+}
+
+static void lookup_run(struct work *work, const struct worker_tools *tools)
+{
+    struct lookup *lookup = (struct lookup *)(void *)work;
+    unsigned long domid;
+
+    if (!lookup->all && lookup_is_domid(lookup, &domid))
+        lookup->error = lookup_get(lookup, tools, domid);
+    else
+        lookup->error = lookup_scan(lookup, tools);
     if (!lookup->error && !lookup->all && lookup->count == 0)
         lookup->error = -ESRCH;
-    free(chunk);
 }
 
 static void lookup_finish(struct work *work)

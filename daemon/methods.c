@@ -19,6 +19,12 @@
 #define METHODS_VERDICT_MS 1000
 #define METHODS_THAW_MS 10000
 
+/* No call waits for xenstored for longer than this, whatever comes back meanwhile. */
+#define METHODS_MOST_MS 30000
+
+/* How soon it is looked again whether xenstored answers, when time was up but it did. */
+#define METHODS_LOOK_MS 100
+
 /* What a call waits for. */
 enum wait_kind { WAIT_HELD, WAIT_GONE, WAIT_CHECKED, WAIT_LOOKUP };
 
@@ -29,6 +35,7 @@ struct waiter {
     struct rpc_call *call; /* NULL once answered: only a lookup outlives its answer */
     struct session *session;
     struct event *timer;
+    int64_t until_ms;
     char *wanted; /* the domain a lookup is for */
     void (*found)(struct waiter *waiter, const struct lookup_domain *domains, size_t count);
     struct session_options options; /* guard.begin */
@@ -108,12 +115,24 @@ static void waiter_unlink(struct waiter *waiter)
 
 static void waiter_give_verdict(struct rpc_call *call, struct session *session, bool final, bool store_silent);
 
+/* Many calls at once take their time without anything being wrong: as long as jobs come back, they are waited for. */
+static bool waiter_goes_on(struct waiter *waiter)
+{
+    struct worker *worker = guard_worker(waiter->methods->guard);
+    struct timeval later = {.tv_usec = METHODS_LOOK_MS * 1000};
+
+    return clock_now_ms() < waiter->until_ms && worker_connected(worker) &&
+           worker_busy_ms(worker) < METHODS_VERDICT_MS && event_add(waiter->timer, &later) == 0;
+}
+
 static void waiter_on_timer(evutil_socket_t fd, short what, void *context)
 {
     struct waiter *waiter = context;
     struct rpc_call *call = waiter->call;
     (void)fd, (void)what;
 
+    if (waiter_goes_on(waiter))
+        return;
     waiter->call = NULL;
     switch (waiter->kind) {
     case WAIT_LOOKUP: /* stays until its lookup comes back */
@@ -154,6 +173,7 @@ static struct waiter *waiter_new(struct methods *methods, enum wait_kind kind, s
     waiter->kind = kind;
     waiter->call = call;
     waiter->session = session;
+    waiter->until_ms = clock_now_ms() + METHODS_MOST_MS;
     waiter->next = methods->waiters;
     methods->waiters = waiter;
     return waiter;
