@@ -228,7 +228,7 @@ static int gate_sync_target(struct store *store, store_txn txn, struct gate_wish
     }
     if (*wish->pin)
         strcpy(wish->journal.pin, wish->pin);
-    if (memcmp(&wish->journal, &gate->journal, sizeof(wish->journal)) != 0)
+    if (foreign || memcmp(&wish->journal, &gate->journal, sizeof(wish->journal)) != 0)
         error = journal_write(store, txn, &wish->journal);
     else
         error = 0;
@@ -274,16 +274,23 @@ static int gate_sync_body(struct store *store, store_txn txn, void *context)
 }
 
 /* 1 when the store is as it should be already. */
-static int gate_is_in_order(const struct gate_wish *wish, struct store *store)
+static int gate_is_in_order(struct gate_wish *wish, struct store *store)
 {
-    const struct gate *gate = wish->gate;
+    struct gate *gate = wish->gate;
     char path[STORE_PATH_MAX], text[JOURNAL_TEXT_MAX];
 
+    int error = store_read(store, 0, gate_path(gate, "memory/target", path), text, sizeof(text));
+    if (error)
+        return error == -ENOENT || error == -EMSGSIZE ? 0 : error;
+    if (strcmp(text, gate_expected_target(gate)) != 0) {
+        /* Kept whatever comes next: the domain may be about to go, and its tree with it. */
+        wish->report->deferred = journal_is_target(text);
+        if (wish->report->deferred)
+            strcpy(gate->journal.deferred, text);
+        return 0;
+    }
     if (wish->open != gate->open || (*wish->pin && strcmp(wish->pin, gate->journal.pin) != 0))
         return 0;
-    int error = store_read(store, 0, gate_path(gate, "memory/target", path), text, sizeof(text));
-    if (error || strcmp(text, gate_expected_target(gate)) != 0)
-        return error == -ENOENT || error == -EMSGSIZE ? 0 : error;
     error = store_get_perms(store, 0, path, text, sizeof(text));
     if (error || strcmp(text, gate_wanted_perms(gate, gate->open)) != 0)
         return error == -ENOENT || error == -EMSGSIZE ? 0 : error;
@@ -302,13 +309,13 @@ int gate_sync(struct gate *gate, const struct worker_tools *tools, uint64_t pin_
     memset(report, 0, sizeof(*report));
     if (pin_kib)
         snprintf(pin, sizeof(pin), "0%" PRIu64, pin_kib);
+    int in_order = gate_is_in_order(&wish, tools->store);
+    if (in_order < 0)
+        return in_order;
     uint64_t cap = cap_pages ? cap_pages : gate->journal.cap_kib / gate_page_kib(tools);
     int error = gate_cap(gate, tools, cap, report);
     if (error)
         return error;
-    int in_order = gate_is_in_order(&wish, tools->store);
-    if (in_order < 0)
-        return in_order;
     if (!in_order) {
         error = store_transact(tools->store, gate_sync_body, &wish);
         if (error)

@@ -681,7 +681,8 @@ void session_observe(struct session *session, const struct hypervisor_domain *do
     session->seen = *domain;
     session->seen_ms = now_ms;
 
-    if (session->step == STEP_HELD)
+    /* A domain that the guest has left loses its pages before the hypervisor calls it dying. */
+    if (session->step == STEP_HELD && !session->leaving)
         session_compare(session, moved);
     if (session->step == STEP_SETTLING && now_ms - session->moved_ms >= session->options.policy.settle_ms)
         session_post(session, EVENT_STILL);
