@@ -452,17 +452,43 @@ static int gate_forward_body(struct store *store, store_txn txn, void *context)
     struct gate_heir *heir = context;
     const struct journal *journal = &heir->gate->journal;
     char path[STORE_PATH_MAX], text[JOURNAL_TARGET_MAX];
-    uint64_t pin_kib = strtoull(journal->pin, NULL, 10);
 
     heir->done = false;
     snprintf(path, sizeof(path), "/local/domain/%u/memory/target", heir->domain.domid);
     int error = store_read(store, txn, path, text, sizeof(text));
     if (error)
         return error == -ENOENT || error == -EMSGSIZE ? 0 : error;
-    if (!journal_is_target(text) || strtoull(text, NULL, 10) != pin_kib)
+    if (strcmp(text, journal->pin) != 0)
         return 0;
     heir->done = true;
     return store_write(store, txn, path, journal_wanted_target(journal));
+}
+
+struct gate_marking {
+    const struct journal *journal;
+    uint16_t domid;
+};
+
+static int gate_mark_body(struct store *store, store_txn txn, void *context)
+{
+    const struct gate_marking *marking = context;
+    const char *pin = marking->journal->pin;
+    char path[STORE_PATH_MAX], text[JOURNAL_TARGET_MAX];
+
+    snprintf(path, sizeof(path), "/local/domain/%u/memory/target", marking->domid);
+    int error = store_read(store, txn, path, text, sizeof(text));
+    if (error)
+        return error;
+    if (!journal_is_target(text) || strtoull(text, NULL, 10) != strtoull(pin, NULL, 10))
+        return 0;
+    return strcmp(text, pin) != 0 ? store_write(store, txn, path, pin) : 0;
+}
+
+int gate_mark(const struct journal *journal, const struct worker_tools *tools, uint16_t domid)
+{
+    struct gate_marking marking = {journal, domid};
+
+    return *journal->pin ? store_transact(tools->store, gate_mark_body, &marking) : 0;
 }
 
 int gate_forward(const struct gate *gate, const struct worker_tools *tools, uint16_t *domid)
@@ -473,7 +499,7 @@ int gate_forward(const struct gate *gate, const struct worker_tools *tools, uint
     uint64_t wanted_kib = strtoull(journal_wanted_target(journal), NULL, 10);
 
     *domid = 0;
-    if (!pin_kib || pin_kib == wanted_kib)
+    if (!pin_kib)
         return 0;
     int error = gate_find_heir(&heir);
     if (error)

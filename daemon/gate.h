@@ -62,9 +62,16 @@ int gate_sync(struct gate *gate, const struct worker_tools *tools, uint64_t pin_
 int gate_restore(struct gate *gate, const struct worker_tools *tools);
 
 /*
+ * A migration to this same host makes a second domain with the guest's uuid, whose target is the pin's number, read
+ * from the old one's configuration. Writes it there as the pin is written, with its zero, while nobody else has written
+ * to that domain yet: so that a toolstack that asks it for the very same number is told apart later.
+ */
+int gate_mark(const struct journal *journal, const struct worker_tools *tools, uint16_t domid);
+
+/*
  * After a migration to this same host: gives the guest's new domain the target that the old one was kept from, with
- * max_pages as far from it as before. Only while the new domain still has the pin's number for a target: any other is a
- * newer wish. *domid is the new domain's, or 0 when nothing was to be done.
+ * max_pages as far from it as before. Only where gate_mark's text still stands: any other is a newer wish. *domid is
+ * the new domain's, or 0 when nothing was to be done.
  */
 int gate_forward(const struct gate *gate, const struct worker_tools *tools, uint16_t *domid);
 

@@ -123,6 +123,10 @@ static int guard_recover_one(void *context, uint16_t domid)
         recovery->failures++;
         return error == -ENOTCONN ? error : 0;
     }
+    uint16_t heir;
+    error = gate_forward(&gate, recovery->tools, &heir);
+    if (error)
+        log_warning("domain %u: passing the target on to its new domain failed: %s", domid, strerror(-error));
     if (recovery->count < sizeof(recovery->put_back) / sizeof(recovery->put_back[0]))
         recovery->put_back[recovery->count] = gate.journal;
     recovery->count++;
@@ -247,6 +251,64 @@ static void guard_read_name(struct guard *guard, uint16_t domid)
     worker_submit(guard->host.worker, &name->work);
 }
 
+/* ---- guests that are being migrated to this same host ---- */
+
+struct guard_mark {
+    struct work work;
+    struct journal journal;
+    uint16_t heir;
+};
+
+static void guard_mark_run(struct work *work, const struct worker_tools *tools)
+{
+    struct guard_mark *mark = (struct guard_mark *)(void *)work;
+    int error = gate_mark(&mark->journal, tools, mark->heir);
+
+    if (error && error != -ENOENT)
+        log_warning("domain %u: marking the target of its new domain %u failed: %s", mark->journal.domid, mark->heir,
+                    strerror(-error));
+}
+
+static void guard_mark_done(struct work *work)
+{
+    free(work);
+}
+
+static void guard_mark_heir(struct guard *guard, struct session *session, uint16_t heir)
+{
+    struct guard_mark *mark = calloc(1, sizeof(*mark));
+
+    if (!mark) {
+        log_error("session %s: out of memory for its new domain", session->id);
+        return;
+    }
+    session_set_heir(session, heir);
+    mark->work.run = guard_mark_run;
+    mark->work.done = guard_mark_done;
+    mark->journal = session->gate.journal;
+    mark->heir = heir;
+    worker_submit(guard->host.worker, &mark->work);
+}
+
+/* A domain is introduced when its memory has arrived, before it runs and before it has the guest's name. */
+static void guard_look_for_heirs(struct guard *guard)
+{
+    unsigned first = 1;
+    int count = guard->live ? GUARD_DOMAINS_A_CALL : 0;
+
+    while (count == GUARD_DOMAINS_A_CALL && first <= UINT16_MAX) {
+        count = hypervisor_list(guard->host.hypervisor, (uint16_t)first, GUARD_DOMAINS_A_CALL, guard->seen);
+        for (int i = 0; i < count; i++) {
+            const struct hypervisor_domain *domain = &guard->seen[i];
+            first = domain->domid + 1u;
+            for (struct session *session = guard->live; session; session = session->next)
+                if (session->gate.journal.domid != domain->domid && session->heir != domain->domid && !domain->dying &&
+                    strcmp(session->gate.journal.uuid, domain->uuid) == 0)
+                    guard_mark_heir(guard, session, domain->domid);
+        }
+    }
+}
+
 static void guard_observe_all(struct guard *guard);
 
 static void guard_on_touched(void *context, const char *path, const char *token)
@@ -258,6 +320,8 @@ static void guard_on_touched(void *context, const char *path, const char *token)
         int error = domains_look(guard->host.domains, guard->host.hypervisor);
         if (error)
             log_warning("listing domains failed: %s", strerror(-error));
+        if (*token == 'i')
+            guard_look_for_heirs(guard);
         guard_observe_all(guard);
         return;
     }

@@ -11,7 +11,7 @@
 static void session_job_restore(struct session_job *job, const struct worker_tools *tools)
 {
     job->error = job->gate.taken ? gate_restore(&job->gate, tools) : 0;
-    if (job->error || !job->completed || !job->gate.taken)
+    if (job->error || !job->forward || !job->gate.taken)
         return;
     int error = gate_forward(&job->gate, tools, &job->applied_to);
     if (error)

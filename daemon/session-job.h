@@ -18,7 +18,7 @@
 enum session_operation {
     OPERATION_TAKE,
     OPERATION_SYNC,   /* pin_kib, open and cap_pages are gate_sync's */
-    OPERATION_RESTORE /* and passes the target on when the migration was completed */
+    OPERATION_RESTORE /* and passes the target on to the guest's new domain */
 };
 
 struct session_job {
@@ -27,7 +27,8 @@ struct session_job {
     enum session_operation operation;
     struct gate gate; /* the worker's copy while the job is away */
     uint64_t pin_kib, cap_pages;
-    bool open, young, completed;
+    bool open, young;
+    bool forward;        /* OPERATION_RESTORE: the guest may have a new domain on this host */
     uint16_t applied_to; /* after OPERATION_RESTORE: the domain that got the target */
     struct gate_report report;
     int error;

@@ -127,7 +127,7 @@ static void session_submit(struct session *session, enum session_operation opera
     job->open = open;
     job->cap_pages = cap_pages;
     job->young = domains_is_young(session->host->domains, session->gate.journal.uuid);
-    job->completed = session->outcome == P2MG_OUTCOME_COMPLETED;
+    job->forward = session->outcome == P2MG_OUTCOME_COMPLETED || session->heir;
     job->error = -ECANCELED; /* stays when the worker ends before its turn comes */
     session->job = job;
     session->check_running = session->check_wanted && operation == OPERATION_SYNC;
@@ -694,6 +694,11 @@ void session_observe(struct session *session, const struct hypervisor_domain *do
 void session_touched(struct session *session)
 {
     session_post(session, EVENT_TOUCHED);
+}
+
+void session_set_heir(struct session *session, uint16_t domid)
+{
+    session->heir = domid;
 }
 
 void session_store_lost(struct session *session)

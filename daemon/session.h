@@ -121,6 +121,7 @@ struct session {
 
     enum p2mg_reason ending; /* why it failed, thaws or is gone */
     enum p2mg_outcome outcome;
+    uint16_t heir;       /* a new domain of the guest's on this host, being migrated to; 0 = none seen */
     uint16_t applied_to; /* the new domain that was given the wanted target; 0 = none */
     bool failed;
     bool leaving; /* renamed to NAME--migratedaway: the guest runs elsewhere, the domain is about to go */
@@ -147,6 +148,9 @@ void session_observe(struct session *session, const struct hypervisor_domain *do
 
 /* A watch below ~/memory fired, or the connection to xenstored came back. */
 void session_touched(struct session *session);
+
+/* A second domain with the guest's uuid has come up on this host. */
+void session_set_heir(struct session *session, uint16_t domid);
 
 /* The connection to xenstored is gone: whatever was written until it is back was not seen. */
 void session_store_lost(struct session *session);

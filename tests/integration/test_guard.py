@@ -291,6 +291,7 @@ class Guard(GuardCase):
         self.host.mem_set(1, 300000)
         self.client.event('target.deferred')
         self.host.create(2, name='u--incoming', uuid=self.host.domains[1])
+        wait_until(lambda: self.host.target(2) == '0262144', what='the mark')
         self.host.store.write('/local/domain/1/name', 'u--migratedaway')
         gone = self.client.event('session.gone')
         self.assertEqual((gone['outcome'], gone['applied_to']), ('completed', 2))
@@ -317,6 +318,30 @@ class Guard(GuardCase):
         self.assertEqual(self.host.target(2), '310000')
         record = self.end(session, 'completed')
         self.assertEqual((record['wanted_target_kib'], record['changes']), (310000, 0))
+
+    def test_wish_of_the_new_domain_for_exactly_the_pinned_size_is_kept(self):
+        self.host.create(1, name='u')
+        session = self.client.hold('u')
+        self.client.call('events.subscribe')
+        self.host.mem_set(1, 300000)
+        self.client.event('target.deferred')
+        self.host.create(2, name='u2', uuid=self.host.domains[1])
+        wait_until(lambda: self.host.target(2) == '0262144', what='the mark')
+        self.host.mem_set(2, 262144)
+        self.assertIsNone(self.end(session, 'completed')['applied_to'])
+        self.assertEqual(self.host.snapshot(2)['target'], '262144')
+        self.assertEqual(self.host.machine.get(2, 'max_pages'), 262144 // 4 + 256)
+
+    def test_mark_of_the_new_domain_is_taken_away_again(self):
+        for outcome in ('completed', 'failed'):
+            self.host.create(1, name='u')
+            session = self.client.hold('u')
+            before = self.host.create(2, name='u2', uuid=self.host.domains[1])
+            wait_until(lambda: self.host.target(2) == '0262144', what='the mark')
+            self.end(session, outcome)
+            self.assertEqual(self.host.target(2), '262144')
+            self.host.destroy(2)
+            self.host.destroy(1)
 
     def test_newer_target_of_the_new_domain_is_left_alone(self):
         self.host.create(1, name='u')
