@@ -4,12 +4,9 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "daemon/clock.h"
 #include "daemon/log.h"
@@ -31,35 +28,14 @@ struct worker {
     pthread_t thread;
     struct worker_tools tools; /* worker thread only */
     struct worker_callbacks callbacks;
-    struct event *done_event;
-    int wake_fd; /* loop -> worker */
-    int done_fd; /* worker -> loop */
+    struct handover handover;
     atomic_bool stop;
     atomic_bool connected;
     atomic_int_least64_t busy_since_ms; /* 0 = idle */
 
-    pthread_mutex_t lock; /* over the lists below */
-    struct work *todo, **todo_end;
-    struct work *done, **done_end;
+    pthread_mutex_t lock; /* over the notices */
     struct notice *notices, **notices_end;
 };
-
-static void worker_ring(int fd)
-{
-    uint64_t one = 1;
-
-    /* Can only fail when the counter is full, and then the other side is awake anyway. */
-    if (write(fd, &one, sizeof(one)) < 0)
-        return;
-}
-
-static void worker_silence(int fd)
-{
-    uint64_t count;
-
-    if (read(fd, &count, sizeof(count)) < 0)
-        return;
-}
 
 static void worker_post_notice(struct worker *worker, enum notice_kind what, const char *path, const char *token)
 {
@@ -78,30 +54,7 @@ static void worker_post_notice(struct worker *worker, enum notice_kind what, con
     *worker->notices_end = notice;
     worker->notices_end = &notice->next;
     pthread_mutex_unlock(&worker->lock);
-    worker_ring(worker->done_fd);
-}
-
-static struct work *worker_next(struct worker *worker)
-{
-    pthread_mutex_lock(&worker->lock);
-    struct work *work = worker->todo;
-    if (work) {
-        worker->todo = work->next;
-        if (!worker->todo)
-            worker->todo_end = &worker->todo;
-        work->next = NULL;
-    }
-    pthread_mutex_unlock(&worker->lock);
-    return work;
-}
-
-static void worker_finish(struct worker *worker, struct work *work)
-{
-    pthread_mutex_lock(&worker->lock);
-    *worker->done_end = work;
-    worker->done_end = &work->next;
-    pthread_mutex_unlock(&worker->lock);
-    worker_ring(worker->done_fd);
+    handover_wake_loop(&worker->handover);
 }
 
 static void worker_drain_events(struct worker *worker)
@@ -134,11 +87,11 @@ static void worker_run_work(struct worker *worker)
 {
     struct work *work;
 
-    while ((work = worker_next(worker))) {
+    while ((work = handover_next(&worker->handover))) {
         atomic_store(&worker->busy_since_ms, clock_now_ms());
         work->run(work, &worker->tools);
         atomic_store(&worker->busy_since_ms, 0);
-        worker_finish(worker, work);
+        handover_finish(&worker->handover, work);
         worker_drain_events(worker);
     }
 }
@@ -159,10 +112,10 @@ static void *worker_main(void *context)
         worker_drain_events(worker);
         worker_run_work(worker);
 
-        struct pollfd fds[2] = {{.fd = worker->wake_fd, .events = POLLIN},
+        struct pollfd fds[2] = {{.fd = handover_fd(&worker->handover), .events = POLLIN},
                                 {.fd = store_fd(worker->tools.store), .events = POLLIN}};
         if (poll(fds, 2, WORKER_LOOK_MS) > 0 && (fds[0].revents & POLLIN))
-            worker_silence(worker->wake_fd);
+            handover_hear(&worker->handover);
     }
     return NULL;
 }
@@ -182,55 +135,25 @@ static void worker_deliver_notice(struct worker *worker, const struct notice *no
     }
 }
 
-static void worker_on_done(evutil_socket_t fd, short what, void *context)
+static void worker_deliver_notices(void *context)
 {
     struct worker *worker = context;
-    (void)what;
 
-    worker_silence(fd);
     pthread_mutex_lock(&worker->lock);
-    struct work *done = worker->done;
     struct notice *notices = worker->notices;
-    worker->done = NULL;
-    worker->done_end = &worker->done;
     worker->notices = NULL;
     worker->notices_end = &worker->notices;
     pthread_mutex_unlock(&worker->lock);
-
     while (notices) {
         struct notice *notice = notices;
         notices = notice->next;
         worker_deliver_notice(worker, notice);
         free(notice);
     }
-    while (done) {
-        struct work *work = done;
-        done = work->next;
-        work->next = NULL;
-        work->done(work);
-    }
-}
-
-/* Signals are the loop's: the thread starts with all of them blocked. */
-static int worker_start_thread(struct worker *worker)
-{
-    sigset_t all, before;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&worker->thread, NULL, worker_main, worker);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return -error;
 }
 
 static void worker_discard(struct worker *worker)
 {
-    if (worker->done_event)
-        event_free(worker->done_event);
-    if (worker->wake_fd >= 0)
-        close(worker->wake_fd);
-    if (worker->done_fd >= 0)
-        close(worker->done_fd);
     store_free(worker->tools.store);
     hypervisor_close(worker->tools.hypervisor);
     pthread_mutex_destroy(&worker->lock);
@@ -240,29 +163,22 @@ static void worker_discard(struct worker *worker)
 int worker_new(struct worker **result, struct event_base *base, const struct worker_callbacks *callbacks)
 {
     struct worker *worker = calloc(1, sizeof(*worker));
-    int error;
 
     if (!worker)
         return -ENOMEM;
     pthread_mutex_init(&worker->lock, NULL);
     worker->callbacks = *callbacks;
-    worker->todo_end = &worker->todo;
-    worker->done_end = &worker->done;
     worker->notices_end = &worker->notices;
-    worker->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    worker->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    error = worker->wake_fd < 0 || worker->done_fd < 0 ? -errno : 0;
-    if (!error)
-        error = store_new(&worker->tools.store);
+    int error = store_new(&worker->tools.store);
     if (!error)
         error = hypervisor_open(&worker->tools.hypervisor);
-    if (!error) {
-        worker->done_event = event_new(base, worker->done_fd, EV_READ | EV_PERSIST, worker_on_done, worker);
-        if (!worker->done_event || event_add(worker->done_event, NULL) < 0)
-            error = -ENOMEM;
-    }
     if (!error)
-        error = worker_start_thread(worker);
+        error = handover_open(&worker->handover, base, worker_deliver_notices, worker);
+    if (!error) {
+        error = handover_start_thread(&worker->thread, worker_main, worker);
+        if (error)
+            handover_close(&worker->handover);
+    }
     if (error) {
         worker_discard(worker);
         return error;
@@ -278,7 +194,7 @@ void worker_free(struct worker *worker, int64_t grace_ms)
     if (!worker)
         return;
     atomic_store(&worker->stop, true);
-    worker_ring(worker->wake_fd);
+    handover_wake_thread(&worker->handover);
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += (time_t)(grace_ms / 1000);
     until.tv_nsec += (long)(grace_ms % 1000) * 1000000;
@@ -289,20 +205,13 @@ void worker_free(struct worker *worker, int64_t grace_ms)
     /* A thread that sits in a stopped xenstored cannot be woken: leave it and its data to the end of the process. */
     if (pthread_timedjoin_np(worker->thread, NULL, &until) != 0)
         return;
-    worker_on_done(worker->done_fd, 0, worker);
-    for (struct work *work; (work = worker_next(worker));)
-        work->done(work);
+    handover_close(&worker->handover);
     worker_discard(worker);
 }
 
 void worker_submit(struct worker *worker, struct work *work)
 {
-    work->next = NULL;
-    pthread_mutex_lock(&worker->lock);
-    *worker->todo_end = work;
-    worker->todo_end = &work->next;
-    pthread_mutex_unlock(&worker->lock);
-    worker_ring(worker->wake_fd);
+    handover_submit(&worker->handover, work);
 }
 
 int64_t worker_busy_ms(struct worker *worker)

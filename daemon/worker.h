@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "daemon/handover.h"
 #include "daemon/hypervisor.h"
 #include "daemon/store.h"
 
@@ -23,12 +24,6 @@
 struct worker_tools {
     struct store *store;
     struct hypervisor *hypervisor;
-};
-
-struct work {
-    void (*run)(struct work *work, const struct worker_tools *tools); /* worker thread */
-    void (*done)(struct work *work);                                  /* loop thread; owns the work again */
-    struct work *next;
 };
 
 struct worker_callbacks {
