@@ -27,7 +27,7 @@ struct guard {
     size_t live_count;
     struct session *gone[GUARD_REMEMBERED]; /* a ring; gone_next is the oldest */
     size_t gone_next;
-    struct event *poll;
+    struct event *poll, *glance;
     bool polling;
     struct event *recover_again;
     bool recovered;
@@ -365,16 +365,24 @@ static void guard_on_back(void *context)
 
 /* ---- observing ---- */
 
+static void guard_arm(struct event *timer, int64_t interval_ms)
+{
+    struct timeval interval = {.tv_sec = (time_t)(interval_ms / 1000),
+                               .tv_usec = (suseconds_t)(interval_ms % 1000) * 1000};
+
+    event_add(timer, &interval);
+}
+
 static void guard_set_polling(struct guard *guard, bool polling)
 {
-    struct timeval interval = {.tv_sec = (time_t)(guard->settings.poll_interval_ms / 1000),
-                               .tv_usec = (suseconds_t)(guard->settings.poll_interval_ms % 1000) * 1000};
-
     guard->polling = polling;
-    if (polling)
-        event_add(guard->poll, &interval);
-    else
+    if (polling) {
+        guard_arm(guard->poll, guard->settings.poll_interval_ms);
+        guard_arm(guard->glance, guard->settings.generation_interval_ms);
+    } else {
         event_del(guard->poll);
+        event_del(guard->glance);
+    }
 }
 
 static const struct hypervisor_domain *guard_pick(const struct guard *guard, size_t count, uint16_t domid)
@@ -434,7 +442,20 @@ static void guard_on_poll(evutil_socket_t fd, short what, void *context)
 
     guard_observe_all(guard);
     if (guard->live)
-        guard_set_polling(guard, true);
+        guard_arm(guard->poll, guard->settings.poll_interval_ms);
+}
+
+/* Every guest's own counter: memory loads and no hypercall, so that it can be read far more often. */
+static void guard_on_glance(evutil_socket_t fd, short what, void *context)
+{
+    struct guard *guard = context;
+    int64_t now_ms = clock_now_ms();
+    (void)fd, (void)what;
+
+    for (struct session *session = guard->live; session; session = session->next)
+        session_glance(session, now_ms);
+    if (guard->live)
+        guard_arm(guard->glance, guard->settings.generation_interval_ms);
 }
 
 /* ---- from sessions ---- */
@@ -514,13 +535,18 @@ int guard_new(struct guard **result, struct event_base *base, struct events *eve
         .context = guard,
     };
     guard->poll = evtimer_new(base, guard_on_poll, guard);
+    guard->glance = evtimer_new(base, guard_on_glance, guard);
     guard->host.domains = domains_new();
     guard->recover_again = evtimer_new(base, guard_on_recover_again, guard);
-    int error = guard->poll && guard->recover_again && guard->host.domains ? 0 : -ENOMEM;
+    int error = guard->poll && guard->glance && guard->recover_again && guard->host.domains ? 0 : -ENOMEM;
     if (!error)
         error = hypervisor_open(&guard->host.hypervisor);
     if (!error)
         error = domains_look(guard->host.domains, guard->host.hypervisor);
+    if (!error)
+        error = survey_new(&guard->host.survey);
+    if (!error)
+        error = surveyor_new(&guard->host.surveyor, base);
     if (!error)
         error = worker_new(&guard->host.worker, base, &from_worker);
     if (error) {
@@ -539,14 +565,18 @@ void guard_free(struct guard *guard)
     if (!guard)
         return;
     worker_free(guard->host.worker, 1000);
+    surveyor_free(guard->host.surveyor);
     for (struct session *session = guard->live; session; session = next) {
         next = session->next;
         session_free(session);
     }
     for (size_t i = 0; i < GUARD_REMEMBERED; i++)
         session_free(guard->gone[i]);
+    survey_free(guard->host.survey);
     if (guard->poll)
         event_free(guard->poll);
+    if (guard->glance)
+        event_free(guard->glance);
     if (guard->recover_again)
         event_free(guard->recover_again);
     domains_free(guard->host.domains);
@@ -654,6 +684,11 @@ struct worker *guard_worker(struct guard *guard)
 struct hypervisor *guard_hypervisor(struct guard *guard)
 {
     return guard->host.hypervisor;
+}
+
+struct surveyor *guard_surveyor(struct guard *guard)
+{
+    return guard->host.surveyor;
 }
 
 const struct domains *guard_domains(const struct guard *guard)

@@ -22,7 +22,7 @@
 struct guard;
 
 struct guard_settings {
-    int64_t poll_interval_ms;
+    int64_t poll_interval_ms, generation_interval_ms;
     int64_t max_gap_ms;
     size_t max_sessions;
 };
@@ -72,6 +72,7 @@ void guard_stop_all(struct guard *guard, enum p2mg_reason reason);
 
 struct worker *guard_worker(struct guard *guard);
 struct hypervisor *guard_hypervisor(struct guard *guard);
+struct surveyor *guard_surveyor(struct guard *guard);
 const struct domains *guard_domains(const struct guard *guard);
 
 /* "connected", "stalled" (it has not answered for a while) or "lost". */

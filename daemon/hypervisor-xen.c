@@ -20,6 +20,9 @@ struct hypervisor {
     char text[32];
 };
 
+/* As many as anybody asks for at once; see P2M_BATCH. */
+#define HYPERVISOR_FRAMES_MOST 64
+
 struct hypervisor_p2m {
     xenforeignmemory_handle *memory;
     void *page;
@@ -70,6 +73,16 @@ unsigned hypervisor_page_kib(struct hypervisor *hypervisor)
     return XC_PAGE_SIZE / 1024;
 }
 
+unsigned hypervisor_guest_page_kib(struct hypervisor *hypervisor)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    return hypervisor_page_kib(hypervisor);
+#else
+    (void)hypervisor;
+    return 0;
+#endif
+}
+
 static void hypervisor_convert(const xc_domaininfo_t *info, struct hypervisor_domain *domain)
 {
     const uint8_t *u = info->handle;
@@ -84,6 +97,8 @@ static void hypervisor_convert(const xc_domaininfo_t *info, struct hypervisor_do
     domain->hvm = info->flags & XEN_DOMINF_hvm_guest;
     domain->tot_pages = info->tot_pages;
     domain->max_pages = info->max_pages;
+    domain->shared_pages = info->shr_pages;
+    domain->paged_pages = info->paged_pages;
     domain->shared_info_frame = info->shared_info_frame;
     domain->cpu_time_ns = info->cpu_time;
     snprintf(domain->uuid, sizeof(domain->uuid), "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
@@ -125,6 +140,18 @@ int hypervisor_set_max_pages(struct hypervisor *hypervisor, uint16_t domid, uint
     return 0;
 }
 
+int hypervisor_get_physmap(struct hypervisor *hypervisor, uint16_t domid, struct hypervisor_physmap *physmap)
+{
+    uint64_t tot_pages, cache_pages;
+    xen_pfn_t max_gfn;
+
+    if (xc_domain_maximum_gpfn(hypervisor->xc, domid, &max_gfn) < 0 ||
+        xc_domain_get_pod_target(hypervisor->xc, domid, &tot_pages, &cache_pages, &physmap->pod_entries) < 0)
+        return -errno;
+    physmap->max_gfn = max_gfn;
+    return 0;
+}
+
 int hypervisor_map_p2m(struct hypervisor *hypervisor, const struct hypervisor_domain *domain,
                        struct hypervisor_p2m **result)
 {
@@ -139,8 +166,15 @@ int hypervisor_map_p2m(struct hypervisor *hypervisor, const struct hypervisor_do
     p2m->memory = hypervisor->memory;
     if (xc_domain_get_guest_width(hypervisor->xc, domain->domid, &p2m->width) == 0)
         p2m->page = xenforeignmemory_map(hypervisor->memory, domain->domid, PROT_READ, 1, &frame, &page_error);
-    if (!p2m->page) {
-        int error = errno ? -errno : -EIO;
+    int error = p2m->page ? 0 : errno ? -errno : -EIO;
+    if (!error && page_error)
+        error = page_error;
+    struct sharedinfo info;
+    if (!error)
+        error = sharedinfo_read(p2m->page, p2m->width, &info); /* a width that is none of the two */
+    if (error) {
+        if (p2m->page)
+            xenforeignmemory_unmap(p2m->memory, p2m->page, 1);
         free(p2m);
         return error;
     }
@@ -156,12 +190,33 @@ void hypervisor_unmap_p2m(struct hypervisor_p2m *p2m)
     free(p2m);
 }
 
-bool hypervisor_read_generation(const struct hypervisor_p2m *p2m, uint64_t *generation)
+void hypervisor_read_shared_info(const struct hypervisor_p2m *p2m, struct sharedinfo *info)
 {
-    struct sharedinfo info;
+    sharedinfo_read(p2m->page, p2m->width, info);
+}
 
-    if (sharedinfo_read(p2m->page, p2m->width, &info) || !info.p2m_cr3)
-        return false;
-    *generation = info.p2m_generation;
-    return true;
+/* Without a place for each frame's error libxenforeignmemory maps all of them or none. */
+int hypervisor_map_frames(struct hypervisor *hypervisor, uint16_t domid, const uint64_t *frames, unsigned count,
+                          const void **at)
+{
+    xen_pfn_t wanted[HYPERVISOR_FRAMES_MOST] = {0};
+
+    if (count > HYPERVISOR_FRAMES_MOST)
+        return -EINVAL;
+    for (unsigned i = 0; i < count; i++)
+        wanted[i] = frames[i];
+    *at = xenforeignmemory_map(hypervisor->memory, domid, PROT_READ, count, wanted, NULL);
+    if (*at)
+        return 0;
+    return errno == ENOMEM || errno == EAGAIN ? -errno : -EFAULT;
+}
+
+void hypervisor_unmap_frames(struct hypervisor *hypervisor, const void *at, unsigned count)
+{
+    union { /* munmap takes what it only unmaps without const */
+        const void *mapped;
+        void *unmapped;
+    } pages = {at};
+
+    xenforeignmemory_unmap(hypervisor->memory, pages.unmapped, count);
 }

@@ -16,6 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "daemon/sharedinfo.h"
+
 /* Lower-case text of a domain's uuid with its four dashes. */
 #define HYPERVISOR_UUID_LENGTH 36
 
@@ -29,6 +31,8 @@ struct hypervisor_domain {
     bool hvm;       /* HVM or PVH: hardware-assisted */
     uint64_t tot_pages;
     uint64_t max_pages;
+    uint64_t shared_pages; /* with other domains, and ... */
+    uint64_t paged_pages;  /* ... paged out by the host */
     uint64_t shared_info_frame;
     uint64_t cpu_time_ns;
     char uuid[HYPERVISOR_UUID_LENGTH + 1];
@@ -46,6 +50,12 @@ const char *hypervisor_describe(struct hypervisor *hypervisor);
 unsigned hypervisor_page_kib(struct hypervisor *hypervisor);
 
 /*
+ * The size of a guest's own pages: the hypervisor's on x86. An Arm kernel chooses 4, 16 or 64 KiB whatever the
+ * hypervisor has, and does not tell it: 0.
+ */
+unsigned hypervisor_guest_page_kib(struct hypervisor *hypervisor);
+
+/*
  * Up to `room` domains with domid >= first, in rising order of domid, with one hypercall. Returns how many there are
  * in `domains`, or a negative errno.
  */
@@ -58,6 +68,17 @@ int hypervisor_get(struct hypervisor *hypervisor, uint16_t domid, struct hypervi
 int hypervisor_set_max_pages(struct hypervisor *hypervisor, uint16_t domid, uint64_t max_pages);
 
 /*
+ * What else dom0 can learn of an HVM or PVH guest's physmap, in two hypercalls.
+ * XENMEM_maximum_gpfn and XENMEM_get_pod_target, xen/include/public/memory.h.
+ */
+struct hypervisor_physmap {
+    uint64_t max_gfn;     /* the highest that was ever mapped */
+    uint64_t pod_entries; /* gfns to be populated on demand, still without a page */
+};
+
+int hypervisor_get_physmap(struct hypervisor *hypervisor, uint16_t domid, struct hypervisor_physmap *physmap);
+
+/*
  * A PV guest's shared info page, mapped read-only. The mapping keeps a reference on the domain: unmap it when the
  * domain is on its way out, or it cannot be torn down. -ENODATA for guests that have no p2m of their own (HVM, PVH).
  */
@@ -67,7 +88,15 @@ int hypervisor_map_p2m(struct hypervisor *hypervisor, const struct hypervisor_do
                        struct hypervisor_p2m **p2m);
 void hypervisor_unmap_p2m(struct hypervisor_p2m *p2m);
 
-/* What stands there now: a memory load, no hypercall. False as long as the guest keeps no linear p2m. */
-bool hypervisor_read_generation(const struct hypervisor_p2m *p2m, uint64_t *generation);
+/* What stands there now: memory loads, no hypercall. Any thread. */
+void hypervisor_read_shared_info(const struct hypervisor_p2m *p2m, struct sharedinfo *info);
+
+/*
+ * Frames of a PV guest, named by their machine frame numbers, read-only and in a row; all of them or none. -EFAULT when
+ * one of them is not the guest's. They keep a reference on the domain as well.
+ */
+int hypervisor_map_frames(struct hypervisor *hypervisor, uint16_t domid, const uint64_t *frames, unsigned count,
+                          const void **at);
+void hypervisor_unmap_frames(struct hypervisor *hypervisor, const void *at, unsigned count);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "daemon/methods.h"
+#include "daemon/methods-private.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -10,7 +10,6 @@
 #include "config.h"
 #include "daemon/clock.h"
 #include "daemon/log.h"
-#include "daemon/lookup.h"
 #include "daemon/record.h"
 #include "protocol/openrpc-text.h"
 
@@ -25,46 +24,19 @@
 /* How soon it is looked again whether xenstored answers, when time was up but it did. */
 #define METHODS_LOOK_MS 100
 
-/* What a call waits for. */
-enum wait_kind { WAIT_HELD, WAIT_GONE, WAIT_CHECKED, WAIT_LOOKUP };
-
-struct waiter {
-    struct methods *methods;
-    struct waiter *next;
-    enum wait_kind kind;
-    struct rpc_call *call; /* NULL once answered: only a lookup outlives its answer */
-    struct session *session;
-    struct event *timer;
-    int64_t until_ms;
-    char *wanted; /* the domain a lookup is for */
-    void (*found)(struct waiter *waiter, const struct lookup_domain *domains, size_t count);
-    struct session_options options; /* guard.begin */
-    bool wait;
-};
-
-struct methods {
-    struct event_base *base;
-    struct events *events;
-    const struct settings *settings;
-    struct guard *guard;
-    struct server *server;
-    struct waiter *waiters;
-    int64_t started_ms;
-};
-
 /* ---- answers ---- */
 
-static json_t *methods_what(const char *what)
+json_t *methods_what(const char *what)
 {
     return json_pack("{s:s}", "what", what);
 }
 
-static void methods_fail(struct rpc_call *call, int code, const char *message, json_t *data)
+void methods_fail(struct rpc_call *call, int code, const char *message, json_t *data)
 {
     rpc_fail(call, code, message, data);
 }
 
-static void methods_fail_errno(struct rpc_call *call, int error)
+void methods_fail_errno(struct rpc_call *call, int error)
 {
     if (error == -ENOTCONN || error == -ECANCELED)
         methods_fail(call, P2MG_ERROR_STORE, "xenstored does not answer",
@@ -257,8 +229,7 @@ static void methods_on_lookup(void *context, int error, const struct lookup_doma
     waiter_free(waiter);
 }
 
-/* The text of params.domain, which may be a number; NULL and the call failed when it is neither. */
-static char *methods_domain_text(struct rpc_call *call, const json_t *params)
+char *methods_domain_text(struct rpc_call *call, const json_t *params)
 {
     const json_t *domain = json_object_get(params, "domain");
     char *text = NULL;
@@ -277,8 +248,8 @@ static char *methods_domain_text(struct rpc_call *call, const json_t *params)
     return text;
 }
 
-static struct waiter *methods_look_up(struct methods *methods, struct rpc_call *call, char *wanted,
-                                      void (*found)(struct waiter *, const struct lookup_domain *, size_t))
+struct waiter *methods_look_up(struct methods *methods, struct rpc_call *call, char *wanted,
+                               void (*found)(struct waiter *, const struct lookup_domain *, size_t))
 {
     struct waiter *waiter = waiter_new(methods, WAIT_LOOKUP, call, NULL, METHODS_STORE_MS);
 
@@ -425,13 +396,15 @@ static struct session *methods_session(struct methods *methods, struct rpc_call 
 
 static void waiter_give_verdict(struct rpc_call *call, struct session *session, bool final, bool store_silent)
 {
-    struct verdict verdict = session_judge(session, store_silent, rpc_call_peer(call)->may_change);
+    struct verdict_facts facts;
+    struct session_figures now;
+    struct verdict verdict = session_judge(session, store_silent, rpc_call_peer(call)->may_change, &facts, &now);
 
     if (final)
         record_emit(session, "session.verdict", "{s:s,s:s,s:s,s:I}", "verdict", p2mg_verdict_name(verdict.verdict),
                     "reason", p2mg_reason_name(verdict.reason), "phase", "final", "attempt",
                     (json_int_t)session->attempt);
-    rpc_reply(call, record_verdict(session, &verdict, final));
+    rpc_reply(call, record_verdict(session, &verdict, &facts, &now, final));
 }
 
 static void run_verdict(struct rpc_call *call, const json_t *params, void *context)
@@ -534,76 +507,6 @@ static void run_list(struct rpc_call *call, const json_t *params, void *context)
     rpc_reply(call, json_pack("{s:o}", "sessions", list));
 }
 
-/* ---- domain.* ---- */
-
-static const char *domain_state(const struct hypervisor_domain *domain)
-{
-    if (domain->dying)
-        return "dying";
-    if (domain->shutdown)
-        return "shutdown";
-    return domain->paused ? "paused" : "running";
-}
-
-static json_t *domain_record(struct methods *methods, const struct lookup_domain *found)
-{
-    const struct hypervisor_domain *domain = &found->domain;
-    unsigned page_kib = hypervisor_page_kib(guard_hypervisor(methods->guard));
-    const struct session *session = guard_find_domain(methods->guard, domain->domid);
-    const int64_t *offset_kib = domains_offset_kib(guard_domains(methods->guard), domain->uuid);
-
-    return json_pack("{s:i,s:s,s:s,s:s,s:s,s:I,s:I,s:o,s:o,s:s?,s:i}", "domid", (int)domain->domid, "name", found->name,
-                     "uuid", domain->uuid, "type", domain->hvm ? "hvm" : "pv", "state", domain_state(domain), "tot_kib",
-                     (json_int_t)(domain->tot_pages * page_kib), "max_kib", (json_int_t)(domain->max_pages * page_kib),
-                     "target_kib", found->has_target ? json_integer((json_int_t)found->target_kib) : json_null(),
-                     "offset_kib", offset_kib ? json_integer(*offset_kib) : json_null(), "session",
-                     session ? session->id : NULL, "page_kib", (int)page_kib);
-}
-
-static void domain_list_found(struct waiter *waiter, const struct lookup_domain *domains, size_t count)
-{
-    json_t *list = json_array();
-
-    for (size_t i = 0; i < count && list; i++) {
-        if (json_array_append_new(list, domain_record(waiter->methods, &domains[i])) < 0) {
-            json_decref(list);
-            list = NULL;
-        }
-    }
-    rpc_reply(waiter->call, json_pack("{s:o}", "domains", list));
-}
-
-static void domain_show_found(struct waiter *waiter, const struct lookup_domain *found, size_t count)
-{
-    json_t *record = domain_record(waiter->methods, found);
-    json_t *more = json_pack("{s:o,s:s?,s:s?}", "static_max_kib",
-                             found->has_static_max ? json_integer((json_int_t)found->static_max_kib) : json_null(),
-                             "memory_permissions", *found->memory_perms ? found->memory_perms : NULL,
-                             "target_permissions", *found->target_perms ? found->target_perms : NULL);
-    (void)count;
-
-    if (!record || !more || json_object_update(record, more) < 0) {
-        json_decref(record);
-        record = NULL;
-    }
-    json_decref(more);
-    rpc_reply(waiter->call, record);
-}
-
-static void run_domain_list(struct rpc_call *call, const json_t *params, void *context)
-{
-    (void)params;
-    methods_look_up(context, call, NULL, domain_list_found);
-}
-
-static void run_domain_show(struct rpc_call *call, const json_t *params, void *context)
-{
-    char *wanted = methods_domain_text(call, params);
-
-    if (wanted)
-        methods_look_up(context, call, wanted, domain_show_found);
-}
-
 /* ---- the daemon itself ---- */
 
 static void run_subscribe(struct rpc_call *call, const json_t *params, void *context)
@@ -648,12 +551,13 @@ static void run_info(struct rpc_call *call, const json_t *params, void *context)
     (void)params;
 
     rpc_reply(call,
-              json_pack("{s:s,s:I,s:I,s:s,s:s,s:o,s:I,s:I,s:I,s:o,s:b}", "version", PACKAGE_VERSION, "pid",
+              json_pack("{s:s,s:I,s:I,s:s,s:s,s:o,s:I,s:I,s:I,s:I,s:o,s:b}", "version", PACKAGE_VERSION, "pid",
                         (json_int_t)getpid(), "uptime_ms", (json_int_t)(clock_now_ms() - methods->started_ms),
                         "hypervisor", hypervisor_describe(guard_hypervisor(methods->guard)), "store",
                         guard_store_state(methods->guard), "sessions", info_sessions(methods), "connections",
                         (json_int_t)server_connections(methods->server), "poll_interval_ms",
-                        (json_int_t)methods->settings->poll_interval_ms, "max_gap_ms",
+                        (json_int_t)methods->settings->poll_interval_ms, "generation_interval_ms",
+                        (json_int_t)methods->settings->generation_interval_ms, "max_gap_ms",
                         (json_int_t)methods->settings->max_gap_ms, "policy", record_policy(&methods->settings->policy),
                         "may_change", (int)rpc_call_peer(call)->may_change));
 }

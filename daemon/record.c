@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/record.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,12 +27,85 @@ json_t *record_deferred(const struct session *session)
     return record_kib_or_null(strtoull(deferred, NULL, 10), *deferred);
 }
 
-json_t *record_figures(const struct session_figures *figures)
+/* JSON's integers are signed here; a guest may write any 64 bits. */
+json_t *record_number(uint64_t number)
 {
-    return json_pack("{s:I,s:I,s:o,s:I}", "tot_kib", (json_int_t)figures->tot_kib, "target_kib",
+    return json_integer(number < INT64_MAX ? (json_int_t)number : INT64_MAX);
+}
+
+static json_t *record_address(uint64_t address)
+{
+    char text[32];
+
+    snprintf(text, sizeof(text), "0x%" PRIx64, address);
+    return json_string(text);
+}
+
+json_t *record_digest(uint64_t digest)
+{
+    char text[32];
+
+    snprintf(text, sizeof(text), "%016" PRIx64, digest);
+    return json_string(text);
+}
+
+json_t *record_place(const struct sharedinfo *info)
+{
+    return json_pack("{s:o,s:o,s:o,s:o}", "max_pfn", record_number(info->max_pfn), "p2m_cr3",
+                     record_address(info->p2m_cr3), "p2m_vaddr", record_address(info->p2m_vaddr), "frame_list_list",
+                     record_address(info->pfn_to_mfn_frame_list_list));
+}
+
+json_t *record_physmap(const struct session_figures *figures, uint64_t page_kib)
+{
+    if (!figures->has_physmap)
+        return json_null();
+    return json_pack("{s:o,s:o,s:o,s:o}", "highest_kib", record_number((figures->physmap.max_gfn + 1) * page_kib),
+                     "on_demand_kib", record_number(figures->physmap.pod_entries * page_kib), "shared_kib",
+                     record_number(figures->shared_kib), "paged_kib", record_number(figures->paged_kib));
+}
+
+json_t *record_figures(const struct session_figures *figures, uint64_t page_kib)
+{
+    bool has_generation = figures->has_info && figures->info.p2m_cr3;
+
+    return json_pack("{s:I,s:I,s:o,s:o,s:o,s:I}", "tot_kib", (json_int_t)figures->tot_kib, "target_kib",
                      (json_int_t)figures->target_kib, "generation",
-                     figures->has_generation ? json_integer((json_int_t)figures->generation) : json_null(), "time_ms",
-                     (json_int_t)figures->time_ms);
+                     has_generation ? record_number(figures->info.p2m_generation) : json_null(), "structure",
+                     figures->has_structure ? record_digest(figures->structure) : json_null(), "physmap",
+                     record_physmap(figures, page_kib), "time_ms", (json_int_t)figures->time_ms);
+}
+
+static json_t *record_range(const struct p2m *p2m)
+{
+    if (p2m->kind != P2M_LIST)
+        return json_null();
+    return json_pack("{s:o,s:o}", "first_vaddr", record_address(p2m->first_vaddr), "last_vaddr",
+                     record_address(p2m->last_vaddr));
+}
+
+static json_t *record_problem(const struct survey_result *survey)
+{
+    if (!survey->problem)
+        return json_null();
+    return json_pack("{s:s,s:s,s:i,s:o}", "problem", p2m_problem_name(survey->problem), "text",
+                     p2m_problem_text(survey->problem), "level", (int)survey->problem_level, "leaf",
+                     record_number(survey->problem_leaf));
+}
+
+json_t *record_p2m(const struct survey_result *survey)
+{
+    const struct p2m *p2m = &survey->p2m;
+    const struct sharedinfo *info = &survey->info;
+    bool found = p2m->kind != P2M_NONE;
+
+    return json_pack("{s:s,s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "kind", p2m_kind_name(p2m->kind), "width_bits",
+                     (int)info->width * 8, "levels", found ? json_integer(p2m->levels) : json_null(), "root_mfn",
+                     found ? record_address(p2m->root) : json_null(), "range", record_range(p2m), "max_pfn",
+                     record_number(info->max_pfn), "generation",
+                     info->p2m_cr3 ? record_number(info->p2m_generation) : json_null(), "structure_pages",
+                     survey->stands ? record_number(survey->pages) : json_null(), "structure",
+                     survey->stands ? record_digest(survey->digest) : json_null(), "problem", record_problem(survey));
 }
 
 json_t *record_policy(const struct p2mg_policy *policy)
@@ -61,21 +136,22 @@ json_t *record_session(const struct session *session)
         "outcome", p2mg_outcome_name(session->outcome), "hold", options->detached ? "detached" : "connection", "owner",
         "pid", (json_int_t)options->pid, "uid", (json_int_t)options->uid, "policy", record_policy(&options->policy),
         "attempt", (json_int_t)session->attempt, "begun_ms", (json_int_t)session->begun_wall_ms);
-    json_t *sizes = json_pack("{s:o,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:I,s:b,s:I,s:I,s:o}", "held_after_ms",
-                              session->held_after_ms < 0 ? json_null() : json_integer(session->held_after_ms),
-                              "deadline_in_ms", (json_int_t)(left_ms > 0 ? left_ms : 0), "target_kib",
-                              record_kib_or_null(strtoull(journal->target, NULL, 10), session->gate.taken),
-                              "deferred_target_kib", record_deferred(session), "wanted_target_kib",
-                              record_kib_or_null(session_wanted_target_kib(session), session->gate.taken), "pin_kib",
-                              record_kib_or_null(strtoull(journal->pin, NULL, 10), *journal->pin), "offset_kib",
-                              session->rest.learned ? json_integer(session->rest.offset_kib) : json_null(), "cap_kib",
-                              record_kib_or_null(journal->cap_kib, session->gate.taken), "max_kib",
-                              record_kib_or_null(journal->max_kib, session->gate.taken), "baseline",
-                              session->has_baseline ? record_figures(&session->baseline) : json_null(), "tot_kib",
-                              (json_int_t)(session->seen.tot_pages * record_page_kib(session)), "suspended",
-                              (int)session->seen.suspended, "changes", (json_int_t)session->changes, "longest_gap_ms",
-                              (json_int_t)session->longest_gap_ms, "applied_to",
-                              session->applied_to ? json_integer(session->applied_to) : json_null());
+    json_t *sizes =
+        json_pack("{s:o,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:I,s:b,s:I,s:o,s:I,s:o}", "held_after_ms",
+                  session->held_after_ms < 0 ? json_null() : json_integer(session->held_after_ms), "deadline_in_ms",
+                  (json_int_t)(left_ms > 0 ? left_ms : 0), "target_kib",
+                  record_kib_or_null(strtoull(journal->target, NULL, 10), session->gate.taken), "deferred_target_kib",
+                  record_deferred(session), "wanted_target_kib",
+                  record_kib_or_null(session_wanted_target_kib(session), session->gate.taken), "pin_kib",
+                  record_kib_or_null(strtoull(journal->pin, NULL, 10), *journal->pin), "offset_kib",
+                  session->rest.learned ? json_integer(session->rest.offset_kib) : json_null(), "cap_kib",
+                  record_kib_or_null(journal->cap_kib, session->gate.taken), "max_kib",
+                  record_kib_or_null(journal->max_kib, session->gate.taken), "baseline",
+                  session->has_baseline ? record_figures(&session->baseline, record_page_kib(session)) : json_null(),
+                  "tot_kib", (json_int_t)(session->seen.tot_pages * record_page_kib(session)), "suspended",
+                  (int)session->seen.suspended, "changes", (json_int_t)session->changes, "generation_changes",
+                  record_number(session->generation_steps / 2), "longest_gap_ms", (json_int_t)session->longest_gap_ms,
+                  "applied_to", session->applied_to ? json_integer(session->applied_to) : json_null());
 
     if (!object || !sizes || json_object_update_missing(object, sizes) < 0) {
         json_decref(object);
@@ -85,27 +161,46 @@ json_t *record_session(const struct session *session)
     return object;
 }
 
-json_t *record_verdict(struct session *session, const struct verdict *verdict, bool final)
+static json_t *record_against(const struct verdict_facts *facts)
 {
-    struct session_figures now = {.tot_kib = session->seen.tot_pages * record_page_kib(session),
-                                  .target_kib = session->report.target_kib,
-                                  .time_ms = clock_wall_ms()};
-    bool closed = session->gate.taken && !session->gate.open && session_state(session) == P2MG_STATE_HELD;
+    json_t *list = json_array();
+    enum p2mg_reason reason;
 
-    now.has_generation = session->p2m && hypervisor_read_generation(session->p2m, &now.generation);
-    json_t *figures = record_figures(&now);
+    for (size_t i = 0; list && (reason = verdict_against(facts, i)) != P2MG_REASON_NONE; i++) {
+        if (json_array_append_new(list, json_string(p2mg_reason_name(reason))) < 0) {
+            json_decref(list);
+            list = NULL;
+        }
+    }
+    return list;
+}
+
+static json_t *record_now(const struct session *session, const struct session_figures *now)
+{
+    bool closed = session->gate.taken && !session->gate.open && session_state(session) == P2MG_STATE_HELD;
+    json_t *figures = record_figures(now, record_page_kib(session));
+
     if (figures && json_object_set_new(figures, "gate", json_string(closed ? "closed" : "open")) < 0) {
         json_decref(figures);
         figures = NULL;
     }
-    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:b,s:o,s:o,s:I,s:I,s:o}", "session", session->id, "verdict",
-                     p2mg_verdict_name(verdict->verdict), "reason", p2mg_reason_name(verdict->reason), "text",
-                     p2mg_reason_text(verdict->reason), "phase", final ? "final" : "precopy", "attempt",
-                     (json_int_t)session->attempt, "attempts", (json_int_t)session->options.policy.attempts,
-                     "suspended", (int)session->seen.suspended, "baseline",
-                     session->has_baseline ? record_figures(&session->baseline) : json_null(), "now", figures,
-                     "longest_gap_ms", (json_int_t)session->longest_gap_ms, "max_gap_ms",
-                     (json_int_t)session->host->max_gap_ms, "deferred_target_kib", record_deferred(session));
+    return figures;
+}
+
+json_t *record_verdict(const struct session *session, const struct verdict *verdict, const struct verdict_facts *facts,
+                       const struct session_figures *now, bool final)
+{
+    return json_pack(
+        "{s:s,s:s,s:s,s:s,s:o,s:s,s:I,s:I,s:b,s:o,s:o,s:I,s:I,s:o,s:o}", "session", session->id, "verdict",
+        p2mg_verdict_name(verdict->verdict), "reason", p2mg_reason_name(verdict->reason), "text",
+        p2mg_reason_text(verdict->reason), "against", record_against(facts), "phase", final ? "final" : "precopy",
+        "attempt", (json_int_t)session->attempt, "attempts", (json_int_t)session->options.policy.attempts, "suspended",
+        (int)session->seen.suspended, "baseline",
+        session->has_baseline ? record_figures(&session->baseline, record_page_kib(session)) : json_null(), "now",
+        record_now(session, now), "longest_gap_ms", (json_int_t)facts->longest_gap_ms, "max_gap_ms",
+        (json_int_t)facts->max_gap_ms, "deferred_target_kib", record_deferred(session), "backoff_ms",
+        verdict->verdict == P2MG_VERDICT_RETRY ? json_integer(session_backoff_ms(session, session->attempt + 1))
+                                               : json_null());
 }
 
 /* The log gets every event as well: what an operator reads there and what a client sees are the same story. */

@@ -8,6 +8,53 @@
 #include "daemon/log.h"
 #include "daemon/record.h"
 
+void session_submit(struct session *session, enum session_operation operation, uint64_t pin_kib, bool open,
+                    uint64_t cap_pages)
+{
+    struct session_job *job = calloc(1, sizeof(*job));
+
+    if (!job) {
+        log_error("session %s: out of memory", session->id);
+        session_arm_step(session, SESSION_THAW_RETRY_MS);
+        return;
+    }
+    job->work.run = session_job_run;
+    job->work.done = session_job_done;
+    job->session = session;
+    job->operation = operation;
+    job->gate = session->gate;
+    job->pin_kib = pin_kib;
+    job->open = open;
+    job->cap_pages = cap_pages;
+    job->wanted_before_kib = session_wanted_target_kib(session);
+    job->young = domains_is_young(session->host->domains, session->gate.journal.uuid);
+    job->forward = session->outcome == P2MG_OUTCOME_COMPLETED || session->heir;
+    job->error = -ECANCELED; /* stays when the worker ends before its turn comes */
+    session->away = true;
+    if (session->check_wanted && operation == OPERATION_SYNC) {
+        session->check_wanted = false;
+        session->check_running = true;
+    }
+    worker_submit(session->host->worker, &job->work);
+}
+
+void session_order_survey(struct session *session)
+{
+    struct session_order *order = calloc(1, sizeof(*order));
+
+    if (!order) {
+        log_error("session %s: out of memory", session->id);
+        session_arm_step(session, SESSION_THAW_RETRY_MS);
+        return;
+    }
+    order->order.work.done = session_order_done;
+    order->order.domid = session->gate.journal.domid;
+    order->order.p2m = session->p2m;
+    order->session = session;
+    session->away = true;
+    surveyor_submit(session->host->surveyor, &order->order);
+}
+
 static void session_job_restore(struct session_job *job, const struct worker_tools *tools)
 {
     job->error = job->gate.taken ? gate_restore(&job->gate, tools) : 0;
@@ -64,13 +111,14 @@ void session_job_tell(const struct session_job *job)
     const struct session *session = job->session;
     const struct gate_report *report = &job->report;
     const struct journal *journal = &session->gate.journal;
+    uint64_t wanted_kib = session_wanted_target_kib(session);
 
     if (job->error && job->error != -EHOSTDOWN && job->error != -ESRCH)
         session_job_log_failure(job);
     if (report->deferred)
-        record_emit(session, "target.deferred", "{s:I,s:I}", "target_kib",
-                    (json_int_t)session_wanted_target_kib(session), "pin_kib",
-                    (json_int_t)strtoull(journal->pin, NULL, 10));
+        record_emit(session, "target.deferred", "{s:I,s:I,s:{s:I},s:{s:I}}", "target_kib", (json_int_t)wanted_kib,
+                    "pin_kib", (json_int_t)strtoull(journal->pin, NULL, 10), "before", "target_kib",
+                    (json_int_t)job->wanted_before_kib, "now", "target_kib", (json_int_t)wanted_kib);
     if (report->cap_restored)
         record_emit(session, "cap.restored", "{s:I,s:I}", "max_kib", (json_int_t)journal->max_kib, "cap_kib",
                     (json_int_t)journal->cap_kib);

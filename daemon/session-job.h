@@ -3,7 +3,8 @@
  * What the worker does for a session: one call of gate.h, with the session's copy of the gate.
  *
  * A job is owned by the session, then by the worker, then by the session again; the session keeps nothing of it but the
- * pointer that says that it is away. session_job_run is the worker's, the rest the loop's.
+ * pointer that says that it is away. session_job_run is the worker's, the rest the loop's. Orders for
+ * the surveyor are treated alike.
  */
 #ifndef P2MGUARD_SESSION_JOB_H
 #define P2MGUARD_SESSION_JOB_H
@@ -27,12 +28,31 @@ struct session_job {
     enum session_operation operation;
     struct gate gate; /* the worker's copy while the job is away */
     uint64_t pin_kib, cap_pages;
+    uint64_t wanted_before_kib; /* the toolstack's wish as known before */
     bool open, young;
     bool forward;        /* OPERATION_RESTORE: the guest may have a new domain on this host */
     uint16_t applied_to; /* after OPERATION_RESTORE: the domain that got the target */
     struct gate_report report;
     int error;
 };
+
+/* The surveyor's, for a p2m that is too large for the loop. */
+struct session_order {
+    struct survey_order order; /* first */
+    struct session *session;
+};
+
+/*
+ * Hands a job over; the session is away until it is back. Without memory for it the session fails by its timers: the
+ * freeze times out, or the deadline comes; a thaw is tried again.
+ */
+void session_submit(struct session *session, enum session_operation operation, uint64_t pin_kib, bool open,
+                    uint64_t cap_pages);
+void session_order_survey(struct session *session);
+
+/* Called on the loop with what is back: session.c's. */
+void session_job_done(struct work *work);
+void session_order_done(struct work *work);
 
 void session_job_run(struct work *work, const struct worker_tools *tools);
 

@@ -11,11 +11,13 @@
 #include "daemon/clock.h"
 #include "daemon/log.h"
 #include "daemon/record.h"
+#include "daemon/session-actions.h"
 #include "daemon/session-job.h"
+#include "daemon/session-observe.h"
 
-/* While the guest is not up, and while putting back fails, it is tried again this often. */
-#define SESSION_READY_RETRY_MS 250
-#define SESSION_THAW_RETRY_MS 1000
+/* A p2m that cannot be read may be in the middle of an update: it is looked at again this often for one verdict. */
+#define SESSION_LOOKS 20
+#define SESSION_LOOK_MS 10
 
 /*
  * A domain that the guest has left is kept under guard until it is gone, this long at most: a toolstack that looked up
@@ -23,16 +25,9 @@
  */
 #define SESSION_LEAVE_MS 3000
 
-static void session_handle(struct session *session, enum session_event event);
-
 /* ---- jobs, away and back ---- */
 
-static uint64_t session_page_kib(const struct session *session)
-{
-    return hypervisor_page_kib(session->host->hypervisor);
-}
-
-static void session_arm(struct event *timer, int64_t delay_ms)
+void session_arm(struct event *timer, int64_t delay_ms)
 {
     struct timeval delay = {.tv_sec = (time_t)(delay_ms / 1000), .tv_usec = (suseconds_t)(delay_ms % 1000) * 1000};
 
@@ -40,7 +35,7 @@ static void session_arm(struct event *timer, int64_t delay_ms)
 }
 
 /* A timer that went off while a job was away, and was not looked at yet, is void once it is set anew. */
-static void session_arm_step(struct session *session, int64_t delay_ms)
+void session_arm_step(struct session *session, int64_t delay_ms)
 {
     session->pending &= ~(1u << EVENT_TIMER);
     session_arm(session->timer, delay_ms);
@@ -52,7 +47,7 @@ static void session_handle_pending(struct session *session)
     static const enum session_event order[] = {EVENT_GONE,  EVENT_STOP,  EVENT_TIMEOUT, EVENT_RETRY,
                                                EVENT_TIMER, EVENT_STILL, EVENT_TOUCHED};
 
-    for (size_t i = 0; i < sizeof(order) / sizeof(order[0]) && !session->job; i++) {
+    for (size_t i = 0; i < sizeof(order) / sizeof(order[0]) && !session->away; i++) {
         if (session->pending & (1u << order[i])) {
             session->pending &= ~(1u << order[i]);
             session_handle(session, order[i]);
@@ -79,68 +74,106 @@ static void session_take_in_job(struct session *session, const struct session_jo
     session_job_tell(job);
 }
 
-static void session_job_done(struct work *work)
-{
-    struct session_job *job = (struct session_job *)(void *)work;
-    struct session *session = job->session;
-    struct session_host *host = session->host;
-    enum session_event event = session_job_event(job);
-    bool checked = session->check_running;
+/* ---- the look that a verdict waits for ---- */
 
-    session->job = NULL;
+static void session_end_check(struct session *session)
+{
     session->check_running = false;
-    session_take_in_job(session, job);
-    free(job);
-    /* Going on only to be stopped at the next turn would show the guest another pin for nothing. */
-    if (session->pending & 1u << EVENT_STOP && session->step != STEP_THAWING && event != EVENT_GONE) {
-        session->pending &= ~(1u << EVENT_STOP);
-        event = EVENT_STOP;
+    session->check_tries = 0;
+    session->check_ending = true;
+    session->host->checked(session->host->context, session);
+    session->check_ending = false;
+}
+
+/* Only what nothing else speaks about yet is worth waiting for. */
+static bool session_looks_again(const struct session *session)
+{
+    for (unsigned i = 0; i < CHANGE_COUNT; i++)
+        if (session->changed[i])
+            return false;
+    return !session_survey_stands(session) && session_survey_may_pass(session) && session->check_tries < SESSION_LOOKS;
+}
+
+static void session_take_in_survey(struct session *session)
+{
+    session_compare_survey(session);
+    if (!session->check_running)
+        return;
+    if (session_looks_again(session)) {
+        session->check_tries++;
+        session_arm_step(session, SESSION_LOOK_MS);
+    } else {
+        session_end_check(session);
     }
-    session_handle(session, event);
+}
+
+static void session_go_on_checking(struct session *session)
+{
+    if (session->step != STEP_HELD)
+        session_end_check(session);
+    else if (session_survey(session) == 0)
+        session_take_in_survey(session);
+    else
+        session_order_survey(session);
+}
+
+/* ---- jobs and orders that are back ---- */
+
+/* Going on only to be stopped at the next turn would show the guest another pin for nothing. */
+static enum session_event session_prefer_stop(struct session *session, enum session_event event)
+{
+    if (!(session->pending & 1u << EVENT_STOP) || session->step == STEP_THAWING || event == EVENT_GONE)
+        return event;
+    session->pending &= ~(1u << EVENT_STOP);
+    return EVENT_STOP;
+}
+
+static void session_clear_pending(struct session *session)
+{
+    struct session_host *host = session->host;
+
     session_handle_pending(session);
-    if (checked)
-        host->checked(host->context, session);
-    if (session->step == STEP_GONE && !session->job)
+    if (session->step == STEP_GONE && !session->away)
         host->gone(host->context, session);
 }
 
-/*
- * Without memory for the job the session fails by its timers: the freeze times out, or the deadline comes; a thaw
- * is tried again.
- */
-static void session_submit(struct session *session, enum session_operation operation, uint64_t pin_kib, bool open,
-                           uint64_t cap_pages)
+void session_job_done(struct work *work)
 {
-    struct session_job *job = calloc(1, sizeof(*job));
+    struct session_job *job = (struct session_job *)(void *)work;
+    struct session *session = job->session;
+    enum session_event event = session_job_event(job);
+    bool looked = job->operation == OPERATION_SYNC;
 
-    if (!job) {
-        log_error("session %s: out of memory", session->id);
-        session_arm_step(session, SESSION_THAW_RETRY_MS);
-        return;
-    }
-    job->work.run = session_job_run;
-    job->work.done = session_job_done;
-    job->session = session;
-    job->operation = operation;
-    job->gate = session->gate;
-    job->pin_kib = pin_kib;
-    job->open = open;
-    job->cap_pages = cap_pages;
-    job->young = domains_is_young(session->host->domains, session->gate.journal.uuid);
-    job->forward = session->outcome == P2MG_OUTCOME_COMPLETED || session->heir;
-    job->error = -ECANCELED; /* stays when the worker ends before its turn comes */
-    session->job = job;
-    session->check_running = session->check_wanted && operation == OPERATION_SYNC;
-    if (session->check_running)
-        session->check_wanted = false;
-    worker_submit(session->host->worker, &job->work);
+    session->away = false;
+    session_take_in_job(session, job);
+    free(job);
+    session_handle(session, session_prefer_stop(session, event));
+    if (looked && session->check_running && !session->away)
+        session_go_on_checking(session);
+    session_clear_pending(session);
+}
+
+void session_order_done(struct work *work)
+{
+    struct session_order *order = (struct session_order *)(void *)work;
+    struct session *session = order->session;
+    enum session_event event = session_prefer_stop(session, EVENT_SURVEYED);
+
+    session->away = false;
+    session_take_survey(session, order->order.error, &order->order.result);
+    free(order);
+    if (event == EVENT_SURVEYED && session->step == STEP_HELD)
+        session_take_in_survey(session);
+    else
+        session_handle(session, event);
+    session_clear_pending(session);
 }
 
 /* ---- timers ---- */
 
-static void session_post(struct session *session, enum session_event event)
+void session_post(struct session *session, enum session_event event)
 {
-    if (session->job)
+    if (session->away)
         session->pending |= 1u << event;
     else
         session_handle(session, event);
@@ -175,263 +208,12 @@ static void session_on_grace_timer(evutil_socket_t fd, short what, void *context
     session_stop(context, P2MG_REASON_GRACE_EXPIRED, P2MG_OUTCOME_UNKNOWN);
 }
 
-static void session_quiet_timers(struct session *session)
+void session_quiet_timers(struct session *session)
 {
     event_del(session->timer);
     event_del(session->freeze_timer);
     event_del(session->end_timer);
     event_del(session->grace_timer);
-}
-
-/* ---- actions ---- */
-
-/* The guest's own counter; without one, its page count and the migration engine's checks have to do. */
-static bool session_read_generation(const struct session *session, uint64_t *generation)
-{
-    *generation = 0;
-    return session->p2m && hypervisor_read_generation(session->p2m, generation);
-}
-
-static uint64_t session_tot_kib(const struct session *session)
-{
-    return session->seen.tot_pages * session_page_kib(session);
-}
-
-static void action_take(struct session *session)
-{
-    session_submit(session, OPERATION_TAKE, 0, false, 0);
-}
-
-static void action_wait_until_up(struct session *session)
-{
-    session_arm_step(session, SESSION_READY_RETRY_MS);
-}
-
-static void session_emit_gated(struct session *session)
-{
-    const struct journal *journal = &session->gate.journal;
-
-    record_emit(session, "session.gated", "{s:I,s:I,s:I}", "target_kib",
-                (json_int_t)strtoull(journal->target, NULL, 10), "max_kib", (json_int_t)journal->max_kib, "cap_kib",
-                (json_int_t)journal->cap_kib);
-}
-
-static uint64_t session_plan_pin(struct session *session)
-{
-    if (!session->rest.pinned)
-        session_emit_gated(session);
-    return rest_plan_pin(&session->rest, session_tot_kib(session), strtoull(session->gate.journal.target, NULL, 10),
-                         session->videoram_kib);
-}
-
-/* Shows the guest a pin made for its present size; growth beyond that size is refused from now on. */
-static void action_expose(struct session *session)
-{
-    uint64_t pin_kib = session_plan_pin(session);
-
-    record_emit(session, "session.pinned", "{s:I}", "pin_kib", (json_int_t)pin_kib);
-    session->moved_ms = clock_now_ms();
-    session_submit(session, OPERATION_SYNC, pin_kib, true, session->seen.tot_pages);
-}
-
-/* Every write of somebody else's, and every change of the pin, starts the window anew. */
-static void action_open_window(struct session *session)
-{
-    session->moved_ms = clock_now_ms();
-    session_arm_step(session, session->options.policy.quiet_ms);
-}
-
-static void action_sync(struct session *session)
-{
-    session_submit(session, OPERATION_SYNC, 0, session->gate.open, 0);
-}
-
-static void action_close(struct session *session)
-{
-    session_submit(session, OPERATION_SYNC, 0, false, 0);
-}
-
-static void action_settle(struct session *session)
-{
-    record_emit(session, "session.quiet", "{s:I}", "pin_kib", (json_int_t)session->rest.pin_kib);
-}
-
-static void action_settle_again(struct session *session)
-{
-    session->moved_ms = clock_now_ms();
-}
-
-/* The gate is shut: the final pin is not for the guest but for the toolstack, whose configuration must agree with it.
- */
-static void action_baseline(struct session *session)
-{
-    if (!session->rest.pinned)
-        session_plan_pin(session);
-    session->baseline.tot_kib = session_tot_kib(session);
-    session->baseline.has_generation = session_read_generation(session, &session->baseline.generation);
-    session_submit(session, OPERATION_SYNC, rest_pin_for(&session->rest, session->baseline.tot_kib), false,
-                   session->seen.tot_pages);
-}
-
-static void action_hold(struct session *session)
-{
-    int64_t now_ms = clock_now_ms();
-
-    event_del(session->freeze_timer);
-    session->has_baseline = true;
-    session->baseline.tot_kib = session->report.tot_pages * session_page_kib(session);
-    session->baseline.target_kib = session->report.target_kib;
-    session->baseline.time_ms = clock_wall_ms();
-    session->tot_pages_changed = session->generation_changed = session->gate_opened = false;
-    session->store_unreachable = session->unwatched = false;
-    session->longest_gap_ms = 0;
-    session->seen_ms = now_ms;
-    if (session->held_after_ms < 0)
-        session->held_after_ms = now_ms - session->begun_ms;
-    if (session->rest.learned)
-        domains_learn_offset(session->host->domains, session->gate.journal.uuid, session->rest.offset_kib);
-    record_emit(session, "session.held", "{s:o,s:I,s:I,s:o}", "baseline", record_figures(&session->baseline),
-                "after_ms", (json_int_t)(now_ms - session->freezing_since_ms), "attempt", (json_int_t)session->attempt,
-                "offset_kib", session->rest.learned ? json_integer(session->rest.offset_kib) : json_null());
-    session->host->held(session->host->context, session);
-}
-
-static void session_begin_freezing(struct session *session)
-{
-    session->freezing_since_ms = clock_now_ms();
-    session_arm(session->freeze_timer, session->options.policy.freeze_timeout_ms);
-}
-
-static void session_count_attempt(struct session *session)
-{
-    session->attempt++;
-    event_del(session->grace_timer);
-    session_begin_freezing(session);
-    record_emit(session, "session.retry", "{s:I}", "attempt", (json_int_t)session->attempt);
-}
-
-static void action_retry(struct session *session)
-{
-    session_count_attempt(session);
-    action_expose(session);
-}
-
-static void action_retry_at_once(struct session *session)
-{
-    session_count_attempt(session);
-    action_baseline(session);
-}
-
-/* xenstored may be away for a moment; what is held stays held, and is looked at again. */
-static void action_look_later(struct session *session)
-{
-    session_arm_step(session, SESSION_THAW_RETRY_MS);
-}
-
-static void action_restore(struct session *session)
-{
-    session_submit(session, OPERATION_RESTORE, 0, false, 0);
-}
-
-static void session_unmap(struct session *session)
-{
-    hypervisor_unmap_p2m(session->p2m);
-    session->p2m = NULL;
-}
-
-static void action_thaw(struct session *session)
-{
-    session_quiet_timers(session);
-    session_unmap(session);
-    record_emit(session, "session.thawing", "{s:s,s:s}", "reason", p2mg_reason_name(session->ending), "outcome",
-                p2mg_outcome_name(session->outcome));
-    action_restore(session);
-}
-
-/* Out of freezing without having reached held. */
-static void action_give_up(struct session *session)
-{
-    session->host->not_held(session->host->context, session);
-    action_thaw(session);
-}
-
-static void session_fail(struct session *session, enum p2mg_reason reason)
-{
-    if (session->ending == P2MG_REASON_NONE)
-        session->ending = reason;
-    session->failed = true;
-    record_emit(session, "session.failed", "{s:s,s:s}", "reason", p2mg_reason_name(session->ending), "text",
-                p2mg_reason_text(session->ending));
-    action_give_up(session);
-}
-
-static void action_fail(struct session *session)
-{
-    session_fail(session, worker_connected(session->host->worker) ? P2MG_REASON_ERROR : P2MG_REASON_STORE_UNREACHABLE);
-}
-
-static void action_time_out(struct session *session)
-{
-    session_fail(session, P2MG_REASON_FREEZE_TIMEOUT);
-}
-
-static void action_give_up_waiting(struct session *session)
-{
-    session_fail(session, P2MG_REASON_GUEST_NOT_READY);
-}
-
-static void action_end_of_domain(struct session *session)
-{
-    if (session->leaving) {
-        session->ending = P2MG_REASON_DOMAIN_RENAMED;
-        session->outcome = P2MG_OUTCOME_COMPLETED;
-    } else if (session->ending == P2MG_REASON_NONE) {
-        session->ending = P2MG_REASON_DOMAIN_GONE;
-    }
-    action_give_up(session);
-}
-
-static void action_restore_later(struct session *session)
-{
-    session_arm_step(session, SESSION_THAW_RETRY_MS);
-}
-
-static void action_bury(struct session *session)
-{
-    record_emit(session, "session.gone", "{s:s,s:s,s:I,s:o,s:o}", "reason", p2mg_reason_name(session->ending),
-                "outcome", p2mg_outcome_name(session->outcome), "wanted_target_kib",
-                (json_int_t)session_wanted_target_kib(session), "deferred_target_kib", record_deferred(session),
-                "applied_to", session->applied_to ? json_integer(session->applied_to) : json_null());
-}
-
-/* ---- guards ---- */
-
-static bool guard_needs_gate_only(struct session *session)
-{
-    return session->options.policy.require == P2MG_REQUIRE_GATE;
-}
-
-/* The gate was found open: the guest may have read something else than the pin. */
-static bool guard_gate_was_open(struct session *session)
-{
-    return session->report.reopened;
-}
-
-/* Evaluated once for a guest that has stood still; judging also learns. */
-static bool guard_is_at_rest(struct session *session)
-{
-    return rest_judge(&session->rest, session_tot_kib(session));
-}
-
-/* Nothing moved while the baseline was being taken, and the driver does not say that it is at work. */
-static bool guard_baseline_holds(struct session *session)
-{
-    bool updating = session->baseline.generation & 1;
-
-    if (guard_needs_gate_only(session))
-        return !session->report.reopened;
-    return !session->report.balloon_active && !session->report.reopened && !updating &&
-           session->report.tot_pages * session_page_kib(session) == session->baseline.tot_kib;
 }
 
 /* ---- the table ---- */
@@ -474,20 +256,36 @@ static const struct session_rule {
     {STEP_SETTLING, EVENT_STILL, IF(is_at_rest), DO(baseline), STEP_BASELINING},
     {STEP_SETTLING, EVENT_STILL, ALWAYS, DO(expose), STEP_PINNING},
 
-    {STEP_BASELINING, EVENT_DONE, IF(baseline_holds), DO(hold), STEP_HELD},
+    {STEP_BASELINING, EVENT_DONE, IF(baseline_holds), DO(survey), STEP_SURVEYING},
     {STEP_BASELINING, EVENT_DONE, ALWAYS, DO(settle_again), STEP_SETTLING},
     {STEP_BASELINING, EVENT_DISTURBED, IF(gate_was_open), DO(expose), STEP_PINNING},
-    {STEP_BASELINING, EVENT_DISTURBED, IF(baseline_holds), DO(hold), STEP_HELD},
+    {STEP_BASELINING, EVENT_DISTURBED, IF(baseline_holds), DO(survey), STEP_SURVEYING},
     {STEP_BASELINING, EVENT_DISTURBED, ALWAYS, DO(settle_again), STEP_SETTLING},
     {STEP_BASELINING, EVENT_TIMER, ALWAYS, DO(baseline), STEP_BASELINING},
+
+    {STEP_SURVEYING, EVENT_SURVEYED, IF(size_moved), DO(settle_again), STEP_SETTLING},
+    {STEP_SURVEYING, EVENT_SURVEYED, IF(survey_stands), DO(hold), STEP_HELD},
+    {STEP_SURVEYING, EVENT_SURVEYED, IF(needs_gate_only), DO(hold), STEP_HELD}, /* verdicts say that it is unknown */
+    {STEP_SURVEYING, EVENT_SURVEYED, IF(survey_may_pass), DO(settle_again), STEP_SETTLING},
+    {STEP_SURVEYING, EVENT_SURVEYED, ALWAYS, DO(fail_unreadable), STEP_THAWING},
+    {STEP_SURVEYING, EVENT_TOUCHED, ALWAYS, DO(sync), STEP_SURVEYING},
+    {STEP_SURVEYING, EVENT_DONE, IF(baseline_holds), DO(survey), STEP_SURVEYING},
+    {STEP_SURVEYING, EVENT_DONE, ALWAYS, DO(settle_again), STEP_SETTLING},
+    {STEP_SURVEYING, EVENT_DISTURBED, IF(gate_was_open), DO(expose), STEP_PINNING},
+    {STEP_SURVEYING, EVENT_DISTURBED, IF(baseline_holds), DO(survey), STEP_SURVEYING},
+    {STEP_SURVEYING, EVENT_DISTURBED, ALWAYS, DO(settle_again), STEP_SETTLING},
+    {STEP_SURVEYING, EVENT_TIMER, ALWAYS, DO(survey), STEP_SURVEYING},
 
     {STEP_HELD, EVENT_TOUCHED, ALWAYS, DO(sync), STEP_HELD},
     {STEP_HELD, EVENT_TIMER, ALWAYS, DO(sync), STEP_HELD},
     {STEP_HELD, EVENT_FAILED, ALWAYS, DO(look_later), STEP_HELD},
     {STEP_HELD, EVENT_RETRY, IF(needs_gate_only), DO(retry_at_once), STEP_BASELINING},
-    {STEP_HELD, EVENT_RETRY, ALWAYS, DO(retry), STEP_PINNING},
+    {STEP_HELD, EVENT_RETRY, ALWAYS, DO(back_off), STEP_BACKOFF},
     {STEP_HELD, EVENT_STOP, ALWAYS, DO(thaw), STEP_THAWING},
     {STEP_HELD, EVENT_GONE, ALWAYS, DO(end_of_domain), STEP_THAWING},
+
+    {STEP_BACKOFF, EVENT_TOUCHED, ALWAYS, DO(sync), STEP_BACKOFF},
+    {STEP_BACKOFF, EVENT_TIMER, ALWAYS, DO(expose), STEP_PINNING},
 
     {STEP_THAWING, EVENT_DONE, ALWAYS, DO(bury), STEP_GONE},
     {STEP_THAWING, EVENT_FAILED, ALWAYS, DO(restore_later), STEP_THAWING},
@@ -507,6 +305,8 @@ static const struct session_rule {
     WHILE_FREEZING(STEP_CLOSING),
     WHILE_FREEZING(STEP_SETTLING),
     WHILE_FREEZING(STEP_BASELINING),
+    WHILE_FREEZING(STEP_SURVEYING),
+    WHILE_FREEZING(STEP_BACKOFF),
 };
 
 #define SESSION_RULES (sizeof(session_rules) / sizeof(session_rules[0]))
@@ -531,7 +331,7 @@ static void session_enter(struct session *session, enum session_step step)
     session->step = step;
 }
 
-static void session_handle(struct session *session, enum session_event event)
+void session_handle(struct session *session, enum session_event event)
 {
     const struct session_rule *rule = session_find_rule(session, event);
 
@@ -556,8 +356,9 @@ struct session_rule_view session_rule_at(size_t index)
 
 const char *session_step_name(enum session_step step)
 {
-    static const char *const names[STEP_COUNT] = {"gating",     "pinning", "quiet",   "closing", "settling",
-                                                  "baselining", "held",    "thawing", "gone"};
+    static const char *const names[STEP_COUNT] = {"gating",   "pinning",    "quiet",     "closing",
+                                                  "settling", "baselining", "surveying", "held",
+                                                  "backoff",  "thawing",    "gone"};
     return step < STEP_COUNT ? names[step] : "unknown";
 }
 
@@ -607,9 +408,7 @@ int session_new(struct session **result, struct session_host *host, const struct
         session_free(session);
         return -ENOMEM;
     }
-    int error = hypervisor_map_p2m(host->hypervisor, domain, &session->p2m);
-    if (error && error != -ENODATA)
-        log_warning("session %s: p2m_generation cannot be read: %s", session->id, strerror(-error));
+    session_map(session);
     record_emit(session, "session.begun", "{s:I,s:s,s:I,s:I}", "tot_kib", (json_int_t)session_tot_kib(session),
                 "require", p2mg_require_name(options->policy.require), "pid", (json_int_t)options->pid, "uid",
                 (json_int_t)options->uid);
@@ -636,59 +435,6 @@ void session_free(struct session *session)
     session_free_timer(session->grace_timer);
     session_unmap(session);
     free(session);
-}
-
-/* Both figures against the baseline's; told once per new difference. */
-static void session_compare(struct session *session, bool moved)
-{
-    uint64_t tot_kib = session_tot_kib(session), generation;
-    bool differs = session_read_generation(session, &generation) != session->baseline.has_generation ||
-                   generation != session->baseline.generation;
-
-    if (differs && !session->generation_changed) {
-        session->generation_changed = true;
-        record_emit(session, "session.changed", "{s:s,s:{s:I},s:{s:I}}", "reason",
-                    p2mg_reason_name(P2MG_REASON_GENERATION_CHANGED), "before", "generation",
-                    (json_int_t)session->baseline.generation, "now", "generation", (json_int_t)generation);
-    }
-    if (tot_kib == session->baseline.tot_kib)
-        return;
-    session->tot_pages_changed = true;
-    session->changes++;
-    if (moved)
-        record_emit(session, "session.changed", "{s:s,s:{s:I},s:{s:I}}", "reason",
-                    p2mg_reason_name(P2MG_REASON_TOT_PAGES_CHANGED), "before", "tot_kib",
-                    (json_int_t)session->baseline.tot_kib, "now", "tot_kib", (json_int_t)tot_kib);
-}
-
-void session_observe(struct session *session, const struct hypervisor_domain *domain)
-{
-    int64_t now_ms = clock_now_ms();
-
-    if (session->step == STEP_THAWING || session->step == STEP_GONE)
-        return;
-    if (!domain || domain->dying || strcmp(domain->uuid, session->gate.journal.uuid) != 0) {
-        session_post(session, EVENT_GONE);
-        return;
-    }
-    bool moved = domain->tot_pages != session->seen.tot_pages;
-    if (now_ms - session->seen_ms > session->longest_gap_ms)
-        session->longest_gap_ms = now_ms - session->seen_ms;
-    if (moved) {
-        session->moved_ms = now_ms;
-        session->pending &= ~(1u << EVENT_STILL);
-    }
-    session->seen = *domain;
-    session->seen_ms = now_ms;
-
-    /* A domain that the guest has left loses its pages before the hypervisor calls it dying. */
-    if (session->step == STEP_HELD && !session->leaving)
-        session_compare(session, moved);
-    if (session->step == STEP_SETTLING && now_ms - session->moved_ms >= session->options.policy.settle_ms)
-        session_post(session, EVENT_STILL);
-    else if (session->gate.taken && !session->job &&
-             domain->max_pages * session_page_kib(session) != session->gate.journal.cap_kib)
-        session_post(session, EVENT_TOUCHED);
 }
 
 void session_touched(struct session *session)
@@ -760,45 +506,12 @@ void session_check(struct session *session)
     session_post(session, EVENT_TOUCHED);
 }
 
-static void session_look(struct session *session)
+void session_start_grace(struct session *session, enum p2mg_verdict verdict)
 {
-    struct hypervisor_domain domain;
-    int error = hypervisor_get(session->host->hypervisor, session->gate.journal.domid, &domain);
-
-    if (!error)
-        session_observe(session, &domain);
-    else if (error == -ESRCH)
-        session_observe(session, NULL);
-    /* Any other failure leaves the gap since the last observation to speak for itself. */
-}
-
-struct verdict session_judge(struct session *session, bool store_silent, bool binding)
-{
-    if (session->step == STEP_HELD)
-        session_look(session);
-    int64_t gap_ms = session->step == STEP_HELD ? clock_now_ms() - session->seen_ms : 0;
-    struct verdict_facts facts = {
-        .state = session_state(session),
-        .ended_by = session->ending,
-        .tot_pages_changed = session->tot_pages_changed,
-        .generation_changed = session->generation_changed,
-        .gate_opened = session->gate_opened,
-        .store_unreachable = store_silent || session->store_unreachable,
-        .unwatched = session->unwatched,
-        .longest_gap_ms = gap_ms > session->longest_gap_ms ? gap_ms : session->longest_gap_ms,
-        .max_gap_ms = session->host->max_gap_ms,
-        .attempt = session->attempt,
-        .attempts = session->options.policy.attempts,
-    };
-    struct verdict verdict = verdict_judge(&facts);
-    if (!binding)
-        return verdict;
-    /* The grace runs from the first of several retry verdicts; what has passed needs none. */
-    if (session->step != STEP_HELD || verdict.verdict == P2MG_VERDICT_PROCEED)
+    if (session->step != STEP_HELD || verdict == P2MG_VERDICT_PROCEED)
         event_del(session->grace_timer);
     else if (!evtimer_pending(session->grace_timer, NULL))
         session_arm(session->grace_timer, session->options.policy.retry_grace_ms);
-    return verdict;
 }
 
 enum p2mg_state session_state(const struct session *session)
@@ -818,8 +531,9 @@ enum p2mg_state session_state(const struct session *session)
 const char *session_phase(const struct session *session)
 {
     static const char *const phases[STEP_COUNT] = {
-        [STEP_GATING] = "gate", [STEP_PINNING] = "pin",     [STEP_QUIET] = "pin",
-        [STEP_CLOSING] = "pin", [STEP_SETTLING] = "settle", [STEP_BASELINING] = "settle",
+        [STEP_GATING] = "gate",      [STEP_PINNING] = "pin",     [STEP_QUIET] = "pin",
+        [STEP_CLOSING] = "pin",      [STEP_SETTLING] = "settle", [STEP_BASELINING] = "settle",
+        [STEP_SURVEYING] = "survey", [STEP_BACKOFF] = "backoff",
     };
     return phases[session->step];
 }
@@ -827,4 +541,14 @@ const char *session_phase(const struct session *session)
 uint64_t session_wanted_target_kib(const struct session *session)
 {
     return strtoull(journal_wanted_target(&session->gate.journal), NULL, 10);
+}
+
+/* Twice as long each time, but not so long that freezing could not end in time. */
+int64_t session_backoff_ms(const struct session *session, int64_t attempt)
+{
+    const struct p2mg_policy *policy = &session->options.policy;
+    int64_t doublings = attempt - 2, most_ms = policy->freeze_timeout_ms / 2;
+    int64_t backoff_ms = policy->retry_backoff_ms << (doublings < 16 ? doublings : 16);
+
+    return backoff_ms < most_ms ? backoff_ms : most_ms;
 }

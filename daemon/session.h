@@ -3,9 +3,10 @@
  * One guest under guard, from begin to gone.
  *
  * Owns the session's state and its timers; everything that may block is handed to the worker, one job at a time, and
- * the state moves when the job comes back. The moves are one table (session_rules in session.c). Loop thread only.
+ * the state moves when the job comes back. The moves are one table (session_rules in session.c), what is done in each
+ * is in session-actions.c, what is seen of the guest in session-observe.c. Loop thread only.
  *
- * The members are open for reading to those who report on sessions (record.c, methods.c); only session.c writes them.
+ * The members are open for reading to those who report on sessions (record.c, methods.c); only session*.c write them.
  */
 #ifndef P2MGUARD_SESSION_H
 #define P2MGUARD_SESSION_H
@@ -20,12 +21,17 @@
 #include "daemon/gate.h"
 #include "daemon/hypervisor.h"
 #include "daemon/rest.h"
+#include "daemon/survey.h"
+#include "daemon/surveyor.h"
 #include "daemon/verdict.h"
 #include "daemon/worker.h"
 #include "protocol/names.h"
 #include "protocol/policy.h"
 
 #define SESSION_NAME_MAX 128
+
+/* While something fails that should not, it is tried again this often. */
+#define SESSION_THAW_RETRY_MS 1000
 
 /* Finer than the states the protocol shows; session_state() folds them. */
 enum session_step {
@@ -35,7 +41,9 @@ enum session_step {
     STEP_CLOSING,    /* closing the gate over the pin */
     STEP_SETTLING,   /* waiting for tot_pages to stand still */
     STEP_BASELINING, /* capping at the size reached, reading everything once more */
+    STEP_SURVEYING,  /* reading the p2m's structure, the last part of the baseline */
     STEP_HELD,
+    STEP_BACKOFF, /* the next attempt was asked for; the gate stays shut, and the guest is given time */
     STEP_THAWING,
     STEP_GONE,
     STEP_COUNT
@@ -53,6 +61,7 @@ enum session_event {
     EVENT_RETRY,     /* guard.retry */
     EVENT_TIMER,     /* the step's own timer */
     EVENT_STILL,     /* tot_pages has stood still for the settle window */
+    EVENT_SURVEYED,  /* the survey asked for is in `surveyed` */
     EVENT_TOUCHED,   /* something under ~/memory, or max_pages, was written: look and put right */
     EVENT_COUNT
 };
@@ -65,7 +74,9 @@ struct session_host {
     struct worker *worker;
     struct events *events;
     struct domains *domains;
+    struct surveyor *surveyor;
     struct hypervisor *hypervisor; /* the loop's own handle */
+    struct survey *survey;         /* for surveys that are made on the loop, one after the other */
     int64_t max_gap_ms;
     void (*held)(void *context, struct session *session);     /* reached held */
     void (*not_held)(void *context, struct session *session); /* left freezing without reaching it */
@@ -74,14 +85,23 @@ struct session_host {
     void *context;
 };
 
-/* Sizes at the baseline, or now. */
+/* What a guest is like at the baseline, or now. */
 struct session_figures {
     uint64_t tot_kib;
     uint64_t target_kib;
-    bool has_generation;
-    uint64_t generation; /* p2m_generation, for guests that have it */
-    int64_t time_ms;     /* UNIX time */
+    bool has_info; /* PV: where the p2m is, and its generation */
+    struct sharedinfo info;
+    bool has_structure; /* PV: the p2m's pages could be read */
+    uint64_t structure; /* one number for all of them ... */
+    uint64_t top;       /* ... and for those near the root */
+    bool has_physmap;   /* HVM and PVH */
+    struct hypervisor_physmap physmap;
+    uint64_t shared_kib, paged_kib; /* of tot_kib */
+    int64_t time_ms;                /* UNIX time */
 };
+
+/* What can change while a guest is held, in the order of the reasons that it makes. */
+enum session_change { CHANGE_TOT_PAGES, CHANGE_GENERATION, CHANGE_STRUCTURE, CHANGE_PHYSMAP, CHANGE_COUNT };
 
 struct session_options {
     struct p2mg_policy policy;
@@ -104,6 +124,11 @@ struct session {
     uint64_t videoram_kib;
 
     struct hypervisor_p2m *p2m;    /* NULL when the guest has none, and while thawing */
+    bool p2m_missing;              /* a PV guest whose shared info page cannot be mapped */
+    struct survey_kept kept;       /* pages of its p2m that stay mapped */
+    struct survey_result surveyed; /* the last survey of all of it ... */
+    int survey_error;              /* ... that there was, unless this is set */
+    bool too_large;                /* for the loop to survey */
     struct hypervisor_domain seen; /* the last observation */
     int64_t seen_ms;               /* when that was */
     int64_t moved_ms;              /* when tot_pages last changed, or the pin was shown */
@@ -114,10 +139,16 @@ struct session {
     int64_t attempt;
     bool has_baseline;
     struct session_figures baseline;
-    bool tot_pages_changed, generation_changed, gate_opened, unwatched; /* since the baseline */
-    bool store_unreachable;                                             /* at the last look */
-    int64_t longest_gap_ms;                                             /* since the baseline */
-    uint64_t changes; /* observations that differed, since the first hold */
+    bool changed[CHANGE_COUNT];            /* since the baseline */
+    bool gate_opened, unwatched;           /* since the baseline */
+    bool store_unreachable;                /* at the last look */
+    bool structure_unreadable;             /* at the last look */
+    int64_t glanced_ms;                    /* when the generation was last read */
+    int64_t longest_gap_ms;                /* since the baseline */
+    struct session_figures told;           /* what subscribers were told last ... */
+    int64_t told_ms[CHANGE_COUNT];         /* ... and when: a guest may change all the time */
+    uint64_t changes;                      /* observations of tot_pages that differed, since the first hold */
+    uint64_t generation, generation_steps; /* last read; how far it has counted since the first hold */
 
     enum p2mg_reason ending; /* why it failed, thaws or is gone */
     enum p2mg_outcome outcome;
@@ -126,10 +157,12 @@ struct session {
     bool failed;
     bool leaving; /* renamed to NAME--migratedaway: the guest runs elsewhere, the domain is about to go */
 
-    struct session_job *job;    /* at the worker, or NULL */
-    unsigned pending;           /* bits of events that came while the job was away */
-    bool check_wanted;          /* somebody waits for a look at the gate that starts from now on */
-    bool check_running;         /* the job at hand is such a look */
+    bool away;                  /* a job is at the worker, or an order at the surveyor */
+    unsigned pending;           /* bits of events that came meanwhile */
+    bool check_wanted;          /* somebody waits for a look at everything that starts from now on */
+    bool check_running;         /* such a look is under way */
+    bool check_ending;          /* it has just been made: `surveyed` is of now */
+    unsigned check_tries;       /* at the p2m, when there is something that may pass */
     struct event *timer;        /* the step's */
     struct event *freeze_timer; /* this attempt's time to hold */
     struct event *end_timer;    /* the deadline */
@@ -142,6 +175,9 @@ int session_new(struct session **session, struct session_host *host, const struc
 
 /* Only once it is gone, and no job is away. */
 void session_free(struct session *session);
+
+/* Reads the guest's own counter: a few loads from its shared info page. */
+void session_glance(struct session *session, int64_t now_ms);
 
 /* An observation by the poll; NULL when the hypervisor does not know the domain any more. */
 void session_observe(struct session *session, const struct hypervisor_domain *domain);
@@ -164,22 +200,43 @@ void session_stop(struct session *session, enum p2mg_reason reason, enum p2mg_ou
 /* Counts the next attempt and settles anew. -EINVAL unless held. */
 int session_retry(struct session *session);
 
-/* Asks for a look at the gate; host->checked tells when it is done. */
+/* Asks for a look at the gate and at all of the p2m; host->checked tells when it is done. */
 void session_check(struct session *session);
 
 /*
- * Judges what is known now; asks the hypervisor once more, xenstore not: store_silent says that it does not answer. A
- * binding verdict, one that was given to somebody who may change things, starts the grace period when it is a retry.
+ * Judges what is known now; asks the hypervisor once more, xenstore not: `silent` says that the look asked for did not
+ * come to its end in time. A binding verdict, one that was given to somebody who may change things, starts the grace
+ * period when it is a retry. `facts` is what the verdict rests on, `now` what was found.
  */
-struct verdict session_judge(struct session *session, bool store_silent, bool binding);
+struct verdict session_judge(struct session *session, bool silent, bool binding, struct verdict_facts *facts,
+                             struct session_figures *now);
 
 enum p2mg_state session_state(const struct session *session);
 
 /* "gate", "pin" or "settle" while freezing, else NULL. */
 const char *session_phase(const struct session *session);
 
+/* How long the guest is left alone, its gate shut, before this attempt (2 or more) makes it settle. */
+int64_t session_backoff_ms(const struct session *session, int64_t attempt);
+
 /* What will be, or has been, put back as the target: the toolstack's latest wish. */
 uint64_t session_wanted_target_kib(const struct session *session);
+
+/* ---- between the parts of a session ---- */
+
+/* Handles an event now, or when the job at hand is back. */
+void session_post(struct session *session, enum session_event event);
+
+/* Handles it at once: the last thing that an action does. */
+void session_handle(struct session *session, enum session_event event);
+
+/* Sets a timer; the step's own has a call of its own, which makes it void that it went off before. */
+void session_arm(struct event *timer, int64_t delay_ms);
+void session_arm_step(struct session *session, int64_t delay_ms);
+void session_quiet_timers(struct session *session);
+
+/* The grace runs from the first of several retry verdicts; what has passed needs none. */
+void session_start_grace(struct session *session, enum p2mg_verdict verdict);
 
 /* The rule for an event in a step, for tests and checks of the table. NULL action names mean "ignored". */
 struct session_rule_view {

@@ -21,6 +21,7 @@ static const struct settings_number {
     int64_t standard, least, most;
 } settings_numbers[] = {
     {"poll_interval_ms", offsetof(struct settings, poll_interval_ms), 50, 5, 10000},
+    {"generation_interval_ms", offsetof(struct settings, generation_interval_ms), 10, 1, 10000},
     {"max_gap_ms", offsetof(struct settings, max_gap_ms), 1000, 50, 60000},
     {"max_sessions", offsetof(struct settings, max_sessions), 4096, 1, 32767},
     {"max_connections", offsetof(struct settings, max_connections), 1024, 1, 65535},

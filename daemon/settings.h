@@ -21,6 +21,7 @@ struct settings {
     mode_t socket_mode;
     int log_level;
     int64_t poll_interval_ms;
+    int64_t generation_interval_ms;
     int64_t max_gap_ms;
     int64_t max_sessions;
     int64_t max_connections;

@@ -14,13 +14,21 @@
 #define SHAREDINFO_BYTES 4096
 
 struct sharedinfo {
-    uint64_t max_pfn;
-    uint64_t p2m_cr3; /* 0: no linear p2m, and the two below mean nothing */
+    unsigned width;                      /* of the guest's long: 4 or 8 bytes */
+    uint64_t max_pfn;                    /* one more than the highest pfn of the p2m */
+    uint64_t pfn_to_mfn_frame_list_list; /* the tree's top; 0: not set up, all ones: see the list */
+    uint64_t p2m_cr3;                    /* 0: no linear p2m, and the two below mean nothing */
     uint64_t p2m_vaddr;
     uint64_t p2m_generation; /* odd: an update is under way */
 };
 
 /* -EINVAL for a width that is neither 4 nor 8. `page` is a mapped page of the guest's. */
 int sharedinfo_read(const volatile void *page, unsigned width, struct sharedinfo *info);
+
+/* The guest says that it is changing the list's mapping right now. */
+bool sharedinfo_is_updating(const struct sharedinfo *info);
+
+/* Where the p2m is, apart from the counter: whether both lead to the same list or tree. */
+bool sharedinfo_same_place(const struct sharedinfo *one, const struct sharedinfo *other);
 
 #endif

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/verdict.h"
 
-#include <stddef.h>
-
 static bool verdict_is_over(const struct verdict_facts *facts)
 {
     return facts->state != P2MG_STATE_FREEZING && facts->state != P2MG_STATE_HELD;
@@ -23,6 +21,16 @@ static bool verdict_generation_changed(const struct verdict_facts *facts)
     return facts->generation_changed;
 }
 
+static bool verdict_structure_changed(const struct verdict_facts *facts)
+{
+    return facts->structure_changed;
+}
+
+static bool verdict_physmap_changed(const struct verdict_facts *facts)
+{
+    return facts->physmap_changed;
+}
+
 static bool verdict_gate_opened(const struct verdict_facts *facts)
 {
     return facts->gate_opened;
@@ -31,6 +39,11 @@ static bool verdict_gate_opened(const struct verdict_facts *facts)
 static bool verdict_store_unreachable(const struct verdict_facts *facts)
 {
     return facts->store_unreachable;
+}
+
+static bool verdict_structure_unreadable(const struct verdict_facts *facts)
+{
+    return facts->structure_unreadable;
 }
 
 static bool verdict_has_gap(const struct verdict_facts *facts)
@@ -54,8 +67,11 @@ static const struct verdict_rule {
     {verdict_is_freezing, P2MG_VERDICT_RETRY, P2MG_REASON_NOT_HELD_YET},
     {verdict_tot_pages_changed, P2MG_VERDICT_RETRY, P2MG_REASON_TOT_PAGES_CHANGED},
     {verdict_generation_changed, P2MG_VERDICT_RETRY, P2MG_REASON_GENERATION_CHANGED},
+    {verdict_structure_changed, P2MG_VERDICT_RETRY, P2MG_REASON_STRUCTURE_CHANGED},
+    {verdict_physmap_changed, P2MG_VERDICT_RETRY, P2MG_REASON_PHYSMAP_CHANGED},
     {verdict_gate_opened, P2MG_VERDICT_RETRY, P2MG_REASON_GATE_OPENED},
     {verdict_store_unreachable, P2MG_VERDICT_RETRY, P2MG_REASON_STORE_UNREACHABLE},
+    {verdict_structure_unreadable, P2MG_VERDICT_RETRY, P2MG_REASON_STRUCTURE_UNREADABLE},
     {verdict_has_gap, P2MG_VERDICT_RETRY, P2MG_REASON_OBSERVATION_GAP},
     {verdict_always, P2MG_VERDICT_PROCEED, P2MG_REASON_UNCHANGED},
 };
@@ -72,4 +88,12 @@ struct verdict verdict_judge(const struct verdict_facts *facts)
     else if (verdict.verdict == P2MG_VERDICT_RETRY && facts->attempt >= facts->attempts)
         verdict = (struct verdict){P2MG_VERDICT_ABORT, P2MG_REASON_ATTEMPTS_EXHAUSTED};
     return verdict;
+}
+
+enum p2mg_reason verdict_against(const struct verdict_facts *facts, size_t index)
+{
+    for (const struct verdict_rule *rule = verdict_rules; rule->verdict != P2MG_VERDICT_PROCEED; rule++)
+        if (rule->applies(facts) && index-- == 0)
+            return verdict_is_over(facts) ? facts->ended_by : rule->reason;
+    return P2MG_REASON_NONE;
 }

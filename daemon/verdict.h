@@ -8,6 +8,7 @@
 #define P2MGUARD_VERDICT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "protocol/names.h"
@@ -15,11 +16,14 @@
 struct verdict_facts {
     enum p2mg_state state;
     enum p2mg_reason ended_by; /* why it failed, thaws or is gone; for those states */
-    bool tot_pages_changed;    /* since the baseline, at any observation */
-    bool generation_changed;   /* since the baseline, or an update is under way */
-    bool gate_opened;          /* since the baseline */
+    bool tot_pages_changed;    /* since the baseline, at any observation; so are the next five */
+    bool generation_changed;   /* or an update is under way */
+    bool structure_changed;
+    bool physmap_changed;
+    bool gate_opened;
+    bool unwatched;            /* the connection to xenstored was lost */
     bool store_unreachable;    /* the gate could not be looked at */
-    bool unwatched;            /* the connection to xenstored was lost since the baseline */
+    bool structure_unreadable; /* the p2m could not be looked at, at the baseline or now */
     int64_t longest_gap_ms;    /* between two observations since the baseline */
     int64_t max_gap_ms;
     int64_t attempt, attempts;
@@ -31,5 +35,8 @@ struct verdict {
 };
 
 struct verdict verdict_judge(const struct verdict_facts *facts);
+
+/* All that speaks against proceed, in the table's order: the index-th reason, P2MG_REASON_NONE after the last. */
+enum p2mg_reason verdict_against(const struct verdict_facts *facts, size_t index);
 
 #endif

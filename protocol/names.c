@@ -38,9 +38,14 @@
     X(P2MG_REASON_NOT_HELD_YET, "not-held-yet", "the guest is still being frozen")                                     \
     X(P2MG_REASON_TOT_PAGES_CHANGED, "tot-pages-changed", "the guest's page count changed since the baseline")         \
     X(P2MG_REASON_GENERATION_CHANGED, "generation-changed", "the guest changed its memory map since the baseline")     \
+    X(P2MG_REASON_STRUCTURE_CHANGED, "structure-changed",                                                              \
+      "the pages of the guest's memory map are not the baseline's")                                                    \
+    X(P2MG_REASON_PHYSMAP_CHANGED, "physmap-changed",                                                                  \
+      "the guest's physical memory was mapped anew since the baseline")                                                \
     X(P2MG_REASON_GATE_OPENED, "gate-opened", "somebody let the guest read its memory target again")                   \
     X(P2MG_REASON_OBSERVATION_GAP, "observation-gap", "nobody watched the guest for too long")                         \
     X(P2MG_REASON_STORE_UNREACHABLE, "store-unreachable", "xenstored does not answer")                                 \
+    X(P2MG_REASON_STRUCTURE_UNREADABLE, "structure-unreadable", "the guest's memory map cannot be read")               \
     X(P2MG_REASON_ATTEMPTS_EXHAUSTED, "attempts-exhausted", "something changed, and it was the last attempt")          \
     X(P2MG_REASON_FREEZE_TIMEOUT, "freeze-timeout", "the guest did not come to rest in time")                          \
     X(P2MG_REASON_DEADLINE, "deadline", "the session was held for as long as its policy allows")                       \

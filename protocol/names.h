@@ -30,25 +30,28 @@ enum p2mg_verdict { P2MG_VERDICT_PROCEED, P2MG_VERDICT_RETRY, P2MG_VERDICT_ABORT
 /* Why a verdict is what it is, or why a session failed or ended. */
 enum p2mg_reason {
     P2MG_REASON_NONE,
-    P2MG_REASON_UNCHANGED,          /* nothing moved since the baseline */
-    P2MG_REASON_NOT_HELD_YET,       /* asked while the guest was still being frozen */
-    P2MG_REASON_TOT_PAGES_CHANGED,  /* the guest's page count moved since the baseline */
-    P2MG_REASON_GENERATION_CHANGED, /* p2m_generation moved, or is odd: an update is under way */
-    P2MG_REASON_GATE_OPENED,        /* somebody made the target readable for the guest */
-    P2MG_REASON_OBSERVATION_GAP,    /* nobody watched for longer than max_gap_ms */
-    P2MG_REASON_STORE_UNREACHABLE,  /* xenstored does not answer, so the gate cannot be vouched for */
-    P2MG_REASON_ATTEMPTS_EXHAUSTED, /* something changed, and it was the last attempt */
-    P2MG_REASON_FREEZE_TIMEOUT,     /* the guest did not come to rest within freeze_timeout_ms */
-    P2MG_REASON_DEADLINE,           /* max_hold_ms is over */
-    P2MG_REASON_GRACE_EXPIRED,      /* nobody retried within retry_grace_ms of a retry verdict */
-    P2MG_REASON_DOMAIN_GONE,        /* destroyed, or died */
-    P2MG_REASON_DOMAIN_RENAMED,     /* renamed; NAME--migratedaway counts as a completed migration */
-    P2MG_REASON_GUEST_NOT_READY,    /* the guest has not read its first target yet */
-    P2MG_REASON_NOT_GUARDABLE,      /* the domain has no memory/target */
-    P2MG_REASON_CLIENT_GONE,        /* the connection that held the session was closed */
-    P2MG_REASON_ENDED,              /* guard.end was called */
-    P2MG_REASON_SHUTDOWN,           /* the daemon was told to stop */
-    P2MG_REASON_ERROR,              /* something failed that should not; the log says what */
+    P2MG_REASON_UNCHANGED,            /* nothing moved since the baseline */
+    P2MG_REASON_NOT_HELD_YET,         /* asked while the guest was still being frozen */
+    P2MG_REASON_TOT_PAGES_CHANGED,    /* the guest's page count moved since the baseline */
+    P2MG_REASON_GENERATION_CHANGED,   /* p2m_generation moved, or is odd: an update is under way */
+    P2MG_REASON_STRUCTURE_CHANGED,    /* the p2m is somewhere else, or made of other pages */
+    P2MG_REASON_PHYSMAP_CHANGED,      /* HVM and PVH: gfns were mapped, populated on demand, shared or paged */
+    P2MG_REASON_GATE_OPENED,          /* somebody made the target readable for the guest */
+    P2MG_REASON_OBSERVATION_GAP,      /* nobody watched for longer than max_gap_ms */
+    P2MG_REASON_STORE_UNREACHABLE,    /* xenstored does not answer, so the gate cannot be vouched for */
+    P2MG_REASON_STRUCTURE_UNREADABLE, /* the p2m's pages cannot be read, so they cannot be vouched for */
+    P2MG_REASON_ATTEMPTS_EXHAUSTED,   /* something changed, and it was the last attempt */
+    P2MG_REASON_FREEZE_TIMEOUT,       /* the guest did not come to rest within freeze_timeout_ms */
+    P2MG_REASON_DEADLINE,             /* max_hold_ms is over */
+    P2MG_REASON_GRACE_EXPIRED,        /* nobody retried within retry_grace_ms of a retry verdict */
+    P2MG_REASON_DOMAIN_GONE,          /* destroyed, or died */
+    P2MG_REASON_DOMAIN_RENAMED,       /* renamed; NAME--migratedaway counts as a completed migration */
+    P2MG_REASON_GUEST_NOT_READY,      /* the guest has not read its first target yet */
+    P2MG_REASON_NOT_GUARDABLE,        /* the domain has no memory/target */
+    P2MG_REASON_CLIENT_GONE,          /* the connection that held the session was closed */
+    P2MG_REASON_ENDED,                /* guard.end was called */
+    P2MG_REASON_SHUTDOWN,             /* the daemon was told to stop */
+    P2MG_REASON_ERROR,                /* something failed that should not; the log says what */
     P2MG_REASON_COUNT
 };
 

@@ -16,6 +16,7 @@ const struct p2mg_policy_member p2mg_policy_members[] = {
     MEMBER(max_hold_ms, 600000, 1000, 86400000),
     MEMBER(attempts, 3, 1, 100),
     MEMBER(retry_grace_ms, 30000, 0, 3600000),
+    MEMBER(retry_backoff_ms, 200, 0, 60000),
     {NULL, 0, 0, 0, 0},
 };
 

@@ -21,6 +21,7 @@ struct p2mg_policy {
     int64_t max_hold_ms;
     int64_t attempts;
     int64_t retry_grace_ms;
+    int64_t retry_backoff_ms;
 };
 
 /* One numeric member. */

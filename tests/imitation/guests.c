@@ -226,7 +226,7 @@ static void guest_read_target(struct guest *guest)
     }
     guest->reads++;
     guest->target_kib = strtoull(body, NULL, 10);
-    guest->goal_pages = (uint64_t)((int64_t)guest->target_kib + guest->offset_kib) / MACHINE_PAGE_KIB;
+    guest->goal_pages = (uint64_t)((int64_t)guest->target_kib + guest->offset_kib) / machine_page_kib(machine);
     guest->refusals = 0;
     guest->next_step_ms = now_ms();
     guest_set_working(guest, guest->goal_pages != guest->slot->tot_pages);

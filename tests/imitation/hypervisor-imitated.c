@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "tests/imitation/machine.h"
 
@@ -13,7 +14,8 @@ struct hypervisor {
 };
 
 struct hypervisor_p2m {
-    struct machine_slot *slot;
+    const void *page;
+    unsigned width;
 };
 
 int hypervisor_open(struct hypervisor **hypervisor)
@@ -43,8 +45,12 @@ const char *hypervisor_describe(struct hypervisor *hypervisor)
 
 unsigned hypervisor_page_kib(struct hypervisor *hypervisor)
 {
-    (void)hypervisor;
-    return MACHINE_PAGE_KIB;
+    return (unsigned)machine_page_kib(hypervisor->machine);
+}
+
+unsigned hypervisor_guest_page_kib(struct hypervisor *hypervisor)
+{
+    return hypervisor_page_kib(hypervisor);
 }
 
 static void hypervisor_convert(const struct machine *machine, unsigned domid, struct hypervisor_domain *domain)
@@ -61,6 +67,9 @@ static void hypervisor_convert(const struct machine *machine, unsigned domid, st
     domain->hvm = flags & MACHINE_HVM;
     domain->tot_pages = slot->tot_pages;
     domain->max_pages = slot->max_pages;
+    domain->shared_pages = slot->shared_pages;
+    domain->paged_pages = slot->paged_pages;
+    domain->shared_info_frame = slot->shared_info_frame;
     memcpy(domain->uuid, slot->uuid, HYPERVISOR_UUID_LENGTH);
 }
 
@@ -98,27 +107,70 @@ int hypervisor_set_max_pages(struct hypervisor *hypervisor, uint16_t domid, uint
     return 0;
 }
 
-int hypervisor_map_p2m(struct hypervisor *hypervisor, const struct hypervisor_domain *domain,
-                       struct hypervisor_p2m **p2m)
+int hypervisor_get_physmap(struct hypervisor *hypervisor, uint16_t domid, struct hypervisor_physmap *physmap)
 {
-    struct machine_slot *slot = &hypervisor->machine->slots[domain->domid];
+    const struct machine_slot *slot = &hypervisor->machine->slots[domid];
 
-    if (domain->hvm || !slot->has_generation)
-        return -ENODATA;
-    *p2m = malloc(sizeof(**p2m));
-    if (!*p2m)
-        return -ENOMEM;
-    (*p2m)->slot = slot;
+    physmap->max_gfn = slot->max_gfn;
+    physmap->pod_entries = slot->pod_entries;
     return 0;
+}
+
+int hypervisor_map_p2m(struct hypervisor *hypervisor, const struct hypervisor_domain *domain,
+                       struct hypervisor_p2m **result)
+{
+    const struct machine_slot *slot = &hypervisor->machine->slots[domain->domid];
+    uint64_t frame = slot->shared_info_frame;
+
+    if (domain->hvm || !slot->width)
+        return -ENODATA;
+    struct hypervisor_p2m *p2m = malloc(sizeof(*p2m));
+    if (!p2m)
+        return -ENOMEM;
+    p2m->width = slot->width;
+    p2m->page = machine_map_frames(&frame, 1);
+    if (!p2m->page) {
+        free(p2m);
+        return -EINVAL;
+    }
+    *result = p2m;
+    return 0;
+}
+
+static void hypervisor_unmap(const void *at, unsigned count)
+{
+    union {
+        const void *mapped;
+        void *unmapped;
+    } pages = {at};
+
+    munmap(pages.unmapped, (size_t)count * MACHINE_FRAME_BYTES);
 }
 
 void hypervisor_unmap_p2m(struct hypervisor_p2m *p2m)
 {
+    if (!p2m)
+        return;
+    hypervisor_unmap(p2m->page, 1);
     free(p2m);
 }
 
-bool hypervisor_read_generation(const struct hypervisor_p2m *p2m, uint64_t *generation)
+void hypervisor_read_shared_info(const struct hypervisor_p2m *p2m, struct sharedinfo *info)
 {
-    *generation = p2m->slot->generation;
-    return true;
+    sharedinfo_read(p2m->page, p2m->width, info);
+}
+
+int hypervisor_map_frames(struct hypervisor *hypervisor, uint16_t domid, const uint64_t *frames, unsigned count,
+                          const void **at)
+{
+    (void)domid;
+    hypervisor->machine->maps++;
+    *at = machine_map_frames(frames, count);
+    return *at ? 0 : -EFAULT;
+}
+
+void hypervisor_unmap_frames(struct hypervisor *hypervisor, const void *at, unsigned count)
+{
+    (void)hypervisor;
+    hypervisor_unmap(at, count);
 }

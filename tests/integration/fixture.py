@@ -17,6 +17,8 @@ import tempfile
 import threading
 import time
 
+from layout import Layout
+
 BUILD = os.environ.get('P2MGUARD_BUILD', 'build')
 KIND = os.environ.get('P2MGUARD_XENSTORED', 'c')
 XEN_BIN = '/usr/lib/xen-4.17/bin'
@@ -125,12 +127,26 @@ class Store:
 class Machine:
     """The imitated machine's file; the layout is tests/imitation/machine.h's."""
     HEADER, SLOT, SLOTS = 64, 128, 4096
+    MEMORY, FRAMES, FRAME = 4096 + SLOT * SLOTS, 16384, 4096
 
-    def __init__(self, path):
+    def __init__(self, path, page_kib=4):
         with open(path, 'wb') as file:
-            file.truncate(self.HEADER + self.SLOT * self.SLOTS)
+            file.truncate(self.MEMORY + self.FRAMES * self.FRAME)
         with open(path, 'r+b') as file:
             self.map = mmap.mmap(file.fileno(), 0)
+        self.page_kib = page_kib
+        self.used_frames = 0
+        struct.pack_into('I', self.map, 32, page_kib)
+
+    def pages(self, kib):
+        return kib // self.page_kib
+
+    def new_frame(self):
+        self.used_frames += 1  # frame 0 is nobody's
+        return self.used_frames
+
+    def frame_at(self, frame):
+        return self.MEMORY + frame * self.FRAME
 
     def _at(self, domid, offset):
         return self.HEADER + self.SLOT * domid + offset
@@ -143,11 +159,15 @@ class Machine:
         offset, form = self.FIELDS[field]
         struct.pack_into(form, self.map, self._at(domid, offset), value)
 
-    FIELDS = {'used': (0, 'I'), 'flags': (4, 'I'), 'has_generation': (8, 'I'), 'tot_pages': (16, 'Q'),
-              'max_pages': (24, 'Q'), 'generation': (32, 'Q'), 'refused': (40, 'Q'), 'uuid': (48, '40s')}
+    FIELDS = {'used': (0, 'I'), 'flags': (4, 'I'), 'width': (8, 'I'), 'shared_info_frame': (12, 'I'),
+              'tot_pages': (16, 'Q'), 'max_pages': (24, 'Q'), 'refused': (32, 'Q'), 'max_gfn': (40, 'Q'),
+              'pod_entries': (48, 'Q'), 'shared_pages': (56, 'Q'), 'paged_pages': (64, 'Q'), 'uuid': (72, '40s')}
 
     def lists(self):
         return struct.unpack_from('Q', self.map, 0)[0]
+
+    def maps(self):
+        return struct.unpack_from('Q', self.map, 24)[0]
 
 
 class RpcError(Exception):
@@ -224,18 +244,18 @@ class Client:
 
 
 class Host:
-    def __init__(self, configuration=None):
+    def __init__(self, configuration=None, page_kib=4):
         self.folder = tempfile.mkdtemp(prefix='p2mg-')
         self.store_path = self.folder + '/socket'
         self.control = self.folder + '/control'
         self.log_path = self.folder + '/daemon.log'
-        self.machine = Machine(self.folder + '/machine')
+        self.machine = Machine(self.folder + '/machine', page_kib)
         self.environment = dict(os.environ, P2MG_XS_DIR=self.folder, XENSTORED_PATH=self.store_path,
                                 P2MGUARD_IMITATED_MACHINE=self.folder + '/machine')
         self.configuration = configuration
         self.storms, self.clients = [], []
         self.daemon = self.xenstored = self.guests = None
-        self.domains = {}
+        self.domains, self.layouts = {}, {}
         try:
             self._start_xenstored()
             self.store = Store(self.store_path)
@@ -366,14 +386,19 @@ xenstored-port = {self.folder}/port
             return self.guests.stdout.readline().rstrip('\n')
 
     def create(self, domid, name=None, target_kib=262144, offset_kib=0, mode='normal', uuid=None, flags=0,
-               generation=None, options=''):
-        """A domain as libxl makes it, and a guest in it."""
+               generation=None, layout=None, options=''):
+        """A domain as libxl makes it, and a guest in it; with a p2m when there is a generation or a layout."""
         name = name or f'guest{domid}'
         uuid = uuid or f'{domid:08x}-0000-4000-8000-{domid:012x}'
         home, vm = f'/local/domain/{domid}', f'/vm/{uuid}'
-        slot = {'uuid': uuid.encode(), 'flags': flags, 'tot_pages': (target_kib + offset_kib) // 4,
-                'max_pages': (target_kib + offset_kib) // 4 + 256, 'has_generation': int(generation is not None),
-                'generation': generation or 0, 'refused': 0, 'used': 1}
+        pages = self.machine.pages(target_kib + offset_kib)
+        if generation is not None or layout is not None:
+            self.layouts[domid] = Layout(self.machine, generation=generation or 0,
+                                         **dict({'max_pfn': pages}, **(layout or {})))
+        p2m = self.layouts.get(domid)
+        slot = {'uuid': uuid.encode(), 'flags': flags, 'tot_pages': pages,
+                'max_pages': pages + self.machine.pages(1024), 'width': p2m.width if p2m else 0,
+                'shared_info_frame': p2m.info if p2m else 0, 'refused': 0, 'max_gfn': pages + 16, 'used': 1}
         for field, value in slot.items():
             self.machine.set(domid, field, value)
 
@@ -403,11 +428,12 @@ xenstored-port = {self.folder}/port
         self.store.remove(f'/local/domain/{domid}')
         self.store.remove('/vm/' + self.domains.pop(domid))
         self.machine.set(domid, 'used', 0)
+        self.layouts.pop(domid, None)
         self.store.request('RELEASE', str(domid))
 
     def mem_set(self, domid, kib):
         """What "xl mem-set" does: max_pages, then the target in a transaction."""
-        self.machine.set(domid, 'max_pages', kib // 4 + 256)
+        self.machine.set(domid, 'max_pages', self.machine.pages(kib + 1024))
         path = f'/local/domain/{domid}/memory/target'
         def body(txn):
             self.store.read(path, txn)
@@ -428,7 +454,8 @@ xenstored-port = {self.folder}/port
         return self.machine.get(domid, 'tot_pages')
 
     def wait_rest(self, domid, kib, offset_kib=0, timeout=20):
-        wait_until(lambda: self.tot_pages(domid) == (kib + offset_kib) // 4, timeout, f'domain {domid} at {kib} KiB')
+        wait_until(lambda: self.tot_pages(domid) == self.machine.pages(kib + offset_kib), timeout,
+                   f'domain {domid} at {kib} KiB')
 
     def journals(self):
         return self.store.list(SESSIONS)

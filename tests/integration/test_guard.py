@@ -140,7 +140,7 @@ class Guard(GuardCase):
         self.host.create(1, generation=4)
         session = self.client.hold(1)
         self.assertEqual(session['baseline']['generation'], 4)
-        self.host.machine.set(1, 'generation', 6)
+        self.host.layouts[1].set('p2m_generation', 6)
         self.assertEqual(self.verdict(session)['reason'], 'generation-changed')
         self.client.call('guard.retry', session=session['session'])
         self.assertEqual(self.verdict(session)['verdict'], 'proceed')
@@ -152,7 +152,7 @@ class Guard(GuardCase):
         self.client.event('session.quiet')
         with self.assertRaises(TimeoutError):
             self.client.event('session.held', timeout=0.6)
-        self.host.machine.set(1, 'generation', 6)
+        self.host.layouts[1].set('p2m_generation', 6)
         self.assertEqual(self.client.reply(number)['baseline']['generation'], 6)
 
     def test_offset_is_learned_under_a_storm(self):

@@ -29,7 +29,7 @@ static void nothing_changed_is_proceed(void **state)
 static void proceed_needs_all_to_be_well(void **state)
 {
     (void)state;
-    for (unsigned bits = 1; bits < 128; bits++) {
+    for (unsigned bits = 1; bits < 1024; bits++) {
         struct verdict_facts facts = well;
         facts.tot_pages_changed = bits & 1;
         facts.gate_opened = bits & 2;
@@ -38,6 +38,9 @@ static void proceed_needs_all_to_be_well(void **state)
             facts.longest_gap_ms = 1001;
         facts.unwatched = bits & 32;
         facts.generation_changed = bits & 64;
+        facts.structure_changed = bits & 128;
+        facts.physmap_changed = bits & 256;
+        facts.structure_unreadable = bits & 512;
         if (bits & 16)
             facts.state = P2MG_STATE_FREEZING;
         assert_int_equal(verdict_judge(&facts).verdict, P2MG_VERDICT_RETRY);
@@ -53,16 +56,37 @@ static void each_trouble_has_its_reason(void **state)
 
     facts.longest_gap_ms = 1001;
     expect(&facts, P2MG_VERDICT_RETRY, P2MG_REASON_OBSERVATION_GAP);
+    facts.structure_unreadable = true;
+    expect(&facts, P2MG_VERDICT_RETRY, P2MG_REASON_STRUCTURE_UNREADABLE);
     facts.store_unreachable = true;
     expect(&facts, P2MG_VERDICT_RETRY, P2MG_REASON_STORE_UNREACHABLE);
     facts.gate_opened = true;
     expect(&facts, P2MG_VERDICT_RETRY, P2MG_REASON_GATE_OPENED);
+    facts.physmap_changed = true;
+    expect(&facts, P2MG_VERDICT_RETRY, P2MG_REASON_PHYSMAP_CHANGED);
+    facts.structure_changed = true;
+    expect(&facts, P2MG_VERDICT_RETRY, P2MG_REASON_STRUCTURE_CHANGED);
     facts.generation_changed = true;
     expect(&facts, P2MG_VERDICT_RETRY, P2MG_REASON_GENERATION_CHANGED);
     facts.tot_pages_changed = true;
     expect(&facts, P2MG_VERDICT_RETRY, P2MG_REASON_TOT_PAGES_CHANGED);
     facts.state = P2MG_STATE_FREEZING;
     expect(&facts, P2MG_VERDICT_RETRY, P2MG_REASON_NOT_HELD_YET);
+}
+
+static void all_that_speaks_against_proceed_is_told(void **state)
+{
+    struct verdict_facts facts = well;
+    (void)state;
+
+    assert_int_equal(verdict_against(&facts, 0), P2MG_REASON_NONE);
+    facts.longest_gap_ms = 1001;
+    facts.generation_changed = true;
+    facts.attempt = facts.attempts;
+    expect(&facts, P2MG_VERDICT_ABORT, P2MG_REASON_ATTEMPTS_EXHAUSTED);
+    assert_int_equal(verdict_against(&facts, 0), P2MG_REASON_GENERATION_CHANGED);
+    assert_int_equal(verdict_against(&facts, 1), P2MG_REASON_OBSERVATION_GAP);
+    assert_int_equal(verdict_against(&facts, 2), P2MG_REASON_NONE);
 }
 
 static void what_is_over_is_aborted_with_its_reason(void **state)
@@ -84,6 +108,7 @@ int main(void)
         cmocka_unit_test(nothing_changed_is_proceed),
         cmocka_unit_test(proceed_needs_all_to_be_well),
         cmocka_unit_test(each_trouble_has_its_reason),
+        cmocka_unit_test(all_that_speaks_against_proceed_is_told),
         cmocka_unit_test(what_is_over_is_aborted_with_its_reason),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

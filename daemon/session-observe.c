@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/session-observe.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/clock.h"
+#include "daemon/log.h"
+#include "daemon/record.h"
+
+/* A guest that changes all the time is told of this often at most, of each kind; the newest figure is never lost. */
+#define SESSION_TELL_MS 100
+
+uint64_t session_page_kib(const struct session *session)
+{
+    return hypervisor_page_kib(session->host->hypervisor);
+}
+
+uint64_t session_tot_kib(const struct session *session)
+{
+    return session->seen.tot_pages * session_page_kib(session);
+}
+
+/* ---- what is mapped ---- */
+
+void session_map(struct session *session)
+{
+    int error = hypervisor_map_p2m(session->host->hypervisor, &session->seen, &session->p2m);
+
+    session->kept.hypervisor = session->host->hypervisor;
+    session->kept.domid = session->seen.domid;
+    session->p2m_missing = error && error != -ENODATA;
+    if (session->p2m_missing)
+        log_warning("session %s: the shared info page cannot be mapped: %s", session->id, strerror(-error));
+}
+
+void session_unmap(struct session *session)
+{
+    survey_kept_drop(&session->kept);
+    hypervisor_unmap_p2m(session->p2m);
+    session->p2m = NULL;
+}
+
+/* ---- figures ---- */
+
+static void session_read_sizes(const struct session *session, struct session_figures *figures)
+{
+    uint64_t page_kib = session_page_kib(session);
+
+    figures->tot_kib = session->seen.tot_pages * page_kib;
+    figures->shared_kib = session->seen.shared_pages * page_kib;
+    figures->paged_kib = session->seen.paged_pages * page_kib;
+}
+
+/* Costs two hypercalls for HVM and PVH, loads for PV. */
+static void session_read_layout(struct session *session, struct session_figures *figures)
+{
+    figures->has_info = session->p2m != NULL;
+    if (session->p2m)
+        hypervisor_read_shared_info(session->p2m, &figures->info);
+    figures->has_physmap = session->seen.hvm && hypervisor_get_physmap(session->host->hypervisor, session->seen.domid,
+                                                                       &figures->physmap) == 0;
+}
+
+void session_begin_baseline(struct session *session)
+{
+    session->baseline = (struct session_figures){.time_ms = clock_wall_ms()};
+    session_read_sizes(session, &session->baseline);
+    session_read_layout(session, &session->baseline);
+    survey_kept_drop(&session->kept);
+    session->too_large = false;
+}
+
+static bool session_glance_structure(struct session *session, uint64_t *top);
+
+void session_finish_baseline(struct session *session)
+{
+    struct session_figures *baseline = &session->baseline;
+
+    baseline->target_kib = session->report.target_kib;
+    baseline->time_ms = clock_wall_ms();
+    baseline->has_structure = session->p2m && session_survey_stands(session);
+    if (baseline->has_structure) {
+        baseline->info = session->surveyed.info;
+        baseline->structure = session->surveyed.digest;
+        baseline->has_structure = session_glance_structure(session, &baseline->top);
+    }
+    memset(session->changed, 0, sizeof(session->changed));
+    memset(session->told_ms, 0, sizeof(session->told_ms));
+    session->gate_opened = session->store_unreachable = session->unwatched = false;
+    session->structure_unreadable = false;
+    session->told = *baseline;
+    session->longest_gap_ms = 0;
+    session->seen_ms = session->glanced_ms = clock_now_ms();
+    session->generation = baseline->info.p2m_generation;
+}
+
+/* ---- surveys ---- */
+
+/* On the loop, with pages that stay mapped; what would take more than a step is too much for it. */
+static int session_survey_here(struct session *session, bool glance, const struct survey_result **result)
+{
+    struct p2m_source source = survey_kept_source(&session->kept);
+    struct survey *survey = session->host->survey;
+
+    survey_begin(survey, session->p2m, glance);
+    int more = survey_step(survey, &source, SURVEY_STEP_ENTRIES);
+    *result = survey_result(survey);
+    return more > 0 ? -E2BIG : more;
+}
+
+void session_take_survey(struct session *session, int error, const struct survey_result *result)
+{
+    session->survey_error = error;
+    if (!error)
+        session->surveyed = *result;
+}
+
+int session_survey(struct session *session)
+{
+    const struct survey_result *result;
+
+    if (!session->p2m)
+        return 0;
+    int error = session->too_large ? -E2BIG : session_survey_here(session, false, &result);
+    if (error == -E2BIG) {
+        /* The tables near the root stay mapped, in the place of whatever the attempt has brought. */
+        if (!session->too_large)
+            survey_kept_drop(&session->kept);
+        session->too_large = true;
+        return error;
+    }
+    session_take_survey(session, error, result);
+    return 0;
+}
+
+/* The tables near the root; false when they cannot be read just now. */
+static bool session_glance_structure(struct session *session, uint64_t *top)
+{
+    const struct survey_result *result;
+
+    if (session_survey_here(session, true, &result) || !result->stands)
+        return false;
+    *top = result->digest;
+    return true;
+}
+
+bool session_survey_stands(const struct session *session)
+{
+    return session->p2m ? !session->survey_error && session->surveyed.stands : !session->p2m_missing;
+}
+
+bool session_survey_may_pass(const struct session *session)
+{
+    return session->p2m && (session->survey_error || p2m_problem_may_pass(session->surveyed.problem));
+}
+
+/* ---- changes ---- */
+
+static bool session_may_tell(struct session *session, enum session_change change, int64_t now_ms)
+{
+    if (session->told_ms[change] && now_ms - session->told_ms[change] < SESSION_TELL_MS)
+        return false;
+    session->told_ms[change] = now_ms;
+    return true;
+}
+
+static void session_tell_integer(struct session *session, enum p2mg_reason reason, const char *key, uint64_t before,
+                                 uint64_t now)
+{
+    record_emit(session, "session.changed", "{s:s,s:{s:o},s:{s:o}}", "reason", p2mg_reason_name(reason), "before", key,
+                record_number(before), "now", key, record_number(now));
+}
+
+static void session_compare_size(struct session *session, int64_t now_ms)
+{
+    uint64_t tot_kib = session_tot_kib(session);
+
+    if (tot_kib != session->baseline.tot_kib) {
+        session->changed[CHANGE_TOT_PAGES] = true;
+        session->changes++;
+    }
+    if (tot_kib == session->told.tot_kib || !session_may_tell(session, CHANGE_TOT_PAGES, now_ms))
+        return;
+    session_tell_integer(session, P2MG_REASON_TOT_PAGES_CHANGED, "tot_kib", session->told.tot_kib, tot_kib);
+    session->told.tot_kib = tot_kib;
+}
+
+/* How far the counter has gone since it was read last, in the width that it has. */
+static uint64_t session_steps(const struct sharedinfo *info, uint64_t before)
+{
+    uint64_t steps = info->p2m_generation - before;
+
+    return info->width == 4 ? (uint32_t)steps : steps;
+}
+
+static void session_compare_generation(struct session *session, const struct sharedinfo *info, int64_t now_ms)
+{
+    uint64_t generation = info->p2m_generation;
+
+    session->generation_steps += session_steps(info, session->generation);
+    session->generation = generation;
+    if (generation != session->baseline.info.p2m_generation || sharedinfo_is_updating(info))
+        session->changed[CHANGE_GENERATION] = true;
+    if (generation == session->told.info.p2m_generation || !session_may_tell(session, CHANGE_GENERATION, now_ms))
+        return;
+    session_tell_integer(session, P2MG_REASON_GENERATION_CHANGED, "generation", session->told.info.p2m_generation,
+                         generation);
+    session->told.info.p2m_generation = generation;
+}
+
+static void session_tell_structure(struct session *session, const char *key, uint64_t before, uint64_t now,
+                                   int64_t now_ms)
+{
+    if (session_may_tell(session, CHANGE_STRUCTURE, now_ms))
+        record_emit(session, "session.changed", "{s:s,s:{s:o},s:{s:o}}", "reason",
+                    p2mg_reason_name(P2MG_REASON_STRUCTURE_CHANGED), "before", key, record_digest(before), "now", key,
+                    record_digest(now));
+}
+
+/* Whatever leads to the p2m: root, address, size. */
+static void session_compare_place(struct session *session, const struct sharedinfo *info, int64_t now_ms)
+{
+    if (sharedinfo_same_place(info, &session->baseline.info) || session->changed[CHANGE_STRUCTURE])
+        return;
+    session->changed[CHANGE_STRUCTURE] = true;
+    session_may_tell(session, CHANGE_STRUCTURE, now_ms);
+    record_emit(session, "session.changed", "{s:s,s:{s:o},s:{s:o}}", "reason",
+                p2mg_reason_name(P2MG_REASON_STRUCTURE_CHANGED), "before", "p2m", record_place(&session->baseline.info),
+                "now", "p2m", record_place(info));
+}
+
+static void session_compare_top(struct session *session, int64_t now_ms)
+{
+    uint64_t top;
+
+    if (!session->p2m || !session->baseline.has_structure || session->changed[CHANGE_STRUCTURE] ||
+        !session_glance_structure(session, &top) || top == session->baseline.top)
+        return;
+    session->changed[CHANGE_STRUCTURE] = true;
+    session_tell_structure(session, "top", session->baseline.top, top, now_ms);
+}
+
+void session_compare_survey(struct session *session)
+{
+    const struct session_figures *baseline = &session->baseline;
+
+    if (!session->p2m)
+        return;
+    session->structure_unreadable = !session_survey_stands(session);
+    if (session->structure_unreadable || !baseline->has_structure || session->surveyed.digest == baseline->structure)
+        return;
+    session->changed[CHANGE_STRUCTURE] = true;
+    if (session->surveyed.digest == session->told.structure)
+        return;
+    session_tell_structure(session, "structure", session->told.structure, session->surveyed.digest, clock_now_ms());
+    session->told.structure = session->surveyed.digest;
+}
+
+static void session_tell_physmap(struct session *session, const struct session_figures *now, int64_t now_ms)
+{
+    session->changed[CHANGE_PHYSMAP] = true;
+    if (!session_may_tell(session, CHANGE_PHYSMAP, now_ms))
+        return;
+    record_emit(session, "session.changed", "{s:s,s:{s:o},s:{s:o}}", "reason",
+                p2mg_reason_name(P2MG_REASON_PHYSMAP_CHANGED), "before", "physmap",
+                record_physmap(&session->told, session_page_kib(session)), "now", "physmap",
+                record_physmap(now, session_page_kib(session)));
+    session->told = *now;
+}
+
+/* What the poll's one hypercall tells of it, or with `whole` all that dom0 can learn. */
+static void session_compare_physmap(struct session *session, const struct session_figures *now, bool whole,
+                                    int64_t now_ms)
+{
+    const struct session_figures *before = &session->baseline;
+    struct session_figures merged = *now;
+
+    if (!session->seen.hvm)
+        return;
+    if (!whole || !now->has_physmap) {
+        merged.has_physmap = before->has_physmap;
+        merged.physmap = before->physmap;
+    }
+    merged.tot_kib = session->told.tot_kib;
+    if (merged.shared_kib != before->shared_kib || merged.paged_kib != before->paged_kib ||
+        merged.physmap.max_gfn != before->physmap.max_gfn || merged.physmap.pod_entries != before->physmap.pod_entries)
+        session_tell_physmap(session, &merged, now_ms);
+}
+
+/* ---- looks ---- */
+
+void session_glance(struct session *session, int64_t now_ms)
+{
+    struct sharedinfo info;
+
+    if (session->step != STEP_HELD || session->leaving)
+        return;
+    if (now_ms - session->glanced_ms > session->longest_gap_ms)
+        session->longest_gap_ms = now_ms - session->glanced_ms;
+    session->glanced_ms = now_ms;
+    if (!session->p2m)
+        return;
+    hypervisor_read_shared_info(session->p2m, &info);
+    if (info.p2m_generation == session->told.info.p2m_generation && info.p2m_generation == session->generation &&
+        !(info.p2m_generation & 1) && sharedinfo_same_place(&info, &session->baseline.info))
+        return;
+    session_compare_generation(session, &info, now_ms);
+    session_compare_place(session, &info, now_ms);
+}
+
+/* A domain that the guest has left loses its pages before the hypervisor calls it dying. */
+static void session_compare(struct session *session, int64_t now_ms)
+{
+    struct session_figures now = {.time_ms = clock_wall_ms()};
+
+    if (session->step != STEP_HELD || session->leaving)
+        return;
+    session_read_sizes(session, &now);
+    session_compare_size(session, now_ms);
+    session_compare_physmap(session, &now, false, now_ms);
+    session_compare_top(session, now_ms);
+}
+
+void session_observe(struct session *session, const struct hypervisor_domain *domain)
+{
+    int64_t now_ms = clock_now_ms();
+
+    if (session->step == STEP_THAWING || session->step == STEP_GONE)
+        return;
+    if (!domain || domain->dying || strcmp(domain->uuid, session->gate.journal.uuid) != 0) {
+        session_post(session, EVENT_GONE);
+        return;
+    }
+    if (now_ms - session->seen_ms > session->longest_gap_ms)
+        session->longest_gap_ms = now_ms - session->seen_ms;
+    if (domain->tot_pages != session->seen.tot_pages) {
+        session->moved_ms = now_ms;
+        session->pending &= ~(1u << EVENT_STILL);
+    }
+    session->seen = *domain;
+    session->seen_ms = now_ms;
+    session_compare(session, now_ms);
+    if (session->step == STEP_SETTLING && now_ms - session->moved_ms >= session->options.policy.settle_ms)
+        session_post(session, EVENT_STILL);
+    else if (session->gate.taken && !session->away &&
+             domain->max_pages * session_page_kib(session) != session->gate.journal.cap_kib)
+        session_post(session, EVENT_TOUCHED);
+}
+
+/* ---- verdicts ---- */
+
+static void session_look(struct session *session)
+{
+    struct hypervisor_domain domain;
+    int error = hypervisor_get(session->host->hypervisor, session->gate.journal.domid, &domain);
+
+    if (!error)
+        session_observe(session, &domain);
+    else if (error == -ESRCH)
+        session_observe(session, NULL);
+    /* Any other failure leaves the gap since the last observation to speak for itself. */
+}
+
+/* All that can be looked at on the loop. What only the surveyor can read was surveyed before, if it was asked for. */
+static void session_look_closely(struct session *session, struct session_figures *now)
+{
+    int64_t now_ms = clock_now_ms();
+
+    session_look(session);
+    if (session->step != STEP_HELD)
+        return;
+    session_glance(session, now_ms);
+    session_read_sizes(session, now);
+    session_read_layout(session, now);
+    session_compare_physmap(session, now, true, now_ms);
+    if (session->p2m && !session->too_large && session_survey(session) == 0)
+        session_compare_survey(session);
+    bool surveyed = !session->too_large || session->check_ending;
+    now->has_structure = session->p2m && surveyed && session_survey_stands(session);
+    now->structure = session->surveyed.digest;
+}
+
+struct verdict session_judge(struct session *session, bool silent, bool binding, struct verdict_facts *facts,
+                             struct session_figures *now)
+{
+    *now = (struct session_figures){.time_ms = clock_wall_ms(), .target_kib = session->report.target_kib};
+    session_read_sizes(session, now);
+    if (session->step == STEP_HELD)
+        session_look_closely(session, now);
+    int64_t gap_ms = session->step == STEP_HELD ? clock_now_ms() - session->seen_ms : 0;
+    bool blind = session->p2m_missing || (session->p2m && !session->baseline.has_structure);
+    *facts = (struct verdict_facts){
+        .state = session_state(session),
+        .ended_by = session->ending,
+        .tot_pages_changed = session->changed[CHANGE_TOT_PAGES],
+        .generation_changed = session->changed[CHANGE_GENERATION],
+        .structure_changed = session->changed[CHANGE_STRUCTURE],
+        .physmap_changed = session->changed[CHANGE_PHYSMAP],
+        .gate_opened = session->gate_opened,
+        .unwatched = session->unwatched,
+        .store_unreachable = silent || session->store_unreachable,
+        .structure_unreadable = blind || session->structure_unreadable,
+        .longest_gap_ms = gap_ms > session->longest_gap_ms ? gap_ms : session->longest_gap_ms,
+        .max_gap_ms = session->host->max_gap_ms,
+        .attempt = session->attempt,
+        .attempts = session->options.policy.attempts,
+    };
+    struct verdict verdict = verdict_judge(facts);
+    if (binding)
+        session_start_grace(session, verdict.verdict);
+    return verdict;
+}
