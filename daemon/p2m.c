@@ -189,6 +189,14 @@ static uint64_t p2m_table_end(const struct p2m *p2m, unsigned level, uint64_t le
     return end < p2m->leaves - 1 ? end : p2m->leaves - 1;
 }
 
+/* The first leaf page, from `leaf` on, that is reached through the i-th entry behind the one that leads to `leaf`. */
+static uint64_t p2m_leaf_behind(const struct p2m *p2m, unsigned level, uint64_t leaf, unsigned i)
+{
+    uint64_t reach = p2m_reach(p2m, level - 1);
+
+    return i == 0 ? leaf : leaf + i * reach - (p2m->first_page + leaf) % reach;
+}
+
 static bool p2m_table_begins(const struct p2m *p2m, unsigned level, uint64_t leaf)
 {
     return leaf == 0 || (p2m->first_page + leaf) % p2m_reach(p2m, level) == 0;
@@ -229,7 +237,7 @@ static int p2m_read_table(struct p2m_walk *walk, const void *table, unsigned lev
         uint64_t entry = p2m_load(table, first + i, p2m->entry_bytes);
         enum p2m_problem problem = p2m_decode(p2m, level, entry, &frames[i]);
         if (problem)
-            return p2m_stop(walk, problem, level, leaf + i * p2m_reach(p2m, level - 1));
+            return p2m_stop(walk, problem, level, p2m_leaf_behind(p2m, level, leaf, i));
     }
     return 0;
 }
