@@ -88,9 +88,8 @@ static enum p2m_problem p2m_check_range(const struct p2m *p2m)
         return p2m_is_canonical(first, 57) && p2m_is_canonical(last, 57) ? P2M_VADDR_FIVE_LEVELS
                                                                          : P2M_VADDR_NOT_CANONICAL;
     if (first <= HYPERVISOR_LAST_8 && last >= HYPERVISOR_FIRST_8)
-        return P2M_VADDR_HYPERVISOR;
-    /* Both ends may be canonical with the hole between them. */
-    return first >> 47 == last >> 47 ? P2M_NO_PROBLEM : P2M_VADDR_NOT_CANONICAL;
+        return P2M_VADDR_HYPERVISOR; /* a list with ends on both sides of what is not canonical, too */
+    return P2M_NO_PROBLEM;
 }
 
 /* A 32-bit guest's cr3 holds the high bits of the frame in its low bits: "extended", for an L3 above 4 GiB. */
