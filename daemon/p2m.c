@@ -37,7 +37,7 @@ static const struct {
     [P2M_VADDR_NOT_CANONICAL] = {"vaddr-not-canonical", "the list's address is not canonical"},
     [P2M_VADDR_HYPERVISOR] = {"vaddr-hypervisor", "the list overlaps the hypervisor's part of virtual memory"},
     [P2M_SUPERPAGE] = {"superpage", "the list is mapped with a large page"},
-    [P2M_FRAME_IMPOSSIBLE] = {"frame-impossible", "the tree has an entry that is not the number of a frame"},
+    [P2M_FRAME_IMPOSSIBLE] = {"frame-impossible", "an entry on the way is not the number of a guest's frame"},
     [P2M_NOT_PRESENT] = {"not-present", "an entry on the way to the list is not present"},
     [P2M_UNMAPPABLE] = {"unmappable", "a frame on the way to the p2m cannot be mapped"},
     [P2M_MOVING] = {"moving", "the guest was changing its p2m while it was read"},
@@ -209,7 +209,7 @@ static uint64_t p2m_load(const void *table, unsigned index, unsigned bytes)
 
 /*
  * An entry's frame. 0 stands for the tree's holes, which a guest may mark with 0 or with all ones: nothing is below
- * them.
+ * them. A list has no holes, and nothing of a guest's is at frame 0.
  */
 static enum p2m_problem p2m_decode(const struct p2m *p2m, unsigned level, uint64_t entry, uint64_t *frame)
 {
@@ -217,7 +217,9 @@ static enum p2m_problem p2m_decode(const struct p2m *p2m, unsigned level, uint64
         *frame = (entry & ENTRY_FRAME) >> PAGE_SHIFT;
         if (!(entry & ENTRY_PRESENT))
             return P2M_NOT_PRESENT;
-        return level > 1 && (entry & ENTRY_LARGE_PAGE) ? P2M_SUPERPAGE : P2M_NO_PROBLEM;
+        if (level > 1 && (entry & ENTRY_LARGE_PAGE))
+            return P2M_SUPERPAGE;
+        return *frame == 0 ? P2M_FRAME_IMPOSSIBLE : P2M_NO_PROBLEM;
     }
     *frame = p2m_is_all_ones(entry, p2m->width) ? 0 : entry;
     return *frame >> FRAME_BITS ? P2M_FRAME_IMPOSSIBLE : P2M_NO_PROBLEM;

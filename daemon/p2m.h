@@ -43,7 +43,7 @@ enum p2m_problem {
     P2M_VADDR_NOT_CANONICAL,
     P2M_VADDR_HYPERVISOR, /* overlaps what the hypervisor keeps for itself */
     P2M_SUPERPAGE,        /* a large page in the list's mapping */
-    P2M_FRAME_IMPOSSIBLE, /* a frame number in the tree beyond 52 bits of address */
+    P2M_FRAME_IMPOSSIBLE, /* a frame number in the tree beyond 52 bits of address, or frame 0 in the list's mapping */
     P2M_NOT_PRESENT,      /* an entry is not there: an update may be under way */
     P2M_UNMAPPABLE,       /* a frame that cannot be mapped: freed meanwhile, or never the guest's */
     P2M_MOVING,           /* the guest was changing it while it was read */
@@ -103,8 +103,8 @@ struct p2m_walk {
 unsigned p2m_top_level(const struct p2m *p2m);
 
 /*
- * Goes on for this many entries of tables, and at most P2M_BATCH tables more. 1: there is more to do; 0: at the end;
- * -EBADMSG: walk->problem says what; any other negative errno is the source's.
+ * Goes on for this many entries of tables, and at most P2M_BATCH tables and those above them more. 1: there is more to
+ * do; 0: at the end; -EBADMSG: walk->problem says what; any other negative errno is the source's.
  */
 int p2m_walk_step(struct p2m_walk *walk, const struct p2m_source *source, unsigned entries,
                   const struct p2m_sink *sink);
