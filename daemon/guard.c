@@ -378,7 +378,6 @@ static void guard_set_polling(struct guard *guard, bool polling)
     guard->polling = polling;
     if (polling) {
         guard_arm(guard->poll, guard->settings.poll_interval_ms);
-        guard_arm(guard->glance, guard->settings.generation_interval_ms);
     } else {
         event_del(guard->poll);
         event_del(guard->glance);
@@ -450,11 +449,12 @@ static void guard_on_glance(evutil_socket_t fd, short what, void *context)
 {
     struct guard *guard = context;
     int64_t now_ms = clock_now_ms();
+    bool more = false;
     (void)fd, (void)what;
 
     for (struct session *session = guard->live; session; session = session->next)
-        session_glance(session, now_ms);
-    if (guard->live)
+        more |= session_glance(session, now_ms);
+    if (more)
         guard_arm(guard->glance, guard->settings.generation_interval_ms);
 }
 
@@ -464,6 +464,8 @@ static void guard_on_held(void *context, struct session *session)
 {
     struct guard *guard = context;
 
+    if (!evtimer_pending(guard->glance, NULL))
+        guard_arm(guard->glance, guard->settings.generation_interval_ms);
     guard->callbacks.held(guard->callbacks.context, session);
     guard->callbacks.changed(guard->callbacks.context);
 }
@@ -564,8 +566,10 @@ void guard_free(struct guard *guard)
 
     if (!guard)
         return;
-    worker_free(guard->host.worker, 1000);
+    /* What the surveyor gives back may still become a job for the worker, not the other way round. */
     surveyor_free(guard->host.surveyor);
+    guard->host.surveyor = NULL;
+    worker_free(guard->host.worker, 1000);
     for (struct session *session = guard->live; session; session = next) {
         next = session->next;
         session_free(session);

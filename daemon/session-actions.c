@@ -260,9 +260,10 @@ bool guard_size_moved(struct session *session)
     return !guard_needs_gate_only(session) && session_tot_kib(session) != session->baseline.tot_kib;
 }
 
+/* Evaluated once for each survey; it also becomes part of the baseline. */
 bool guard_survey_stands(struct session *session)
 {
-    return session_survey_stands(session);
+    return session_take_baseline_survey(session);
 }
 
 bool guard_survey_may_pass(struct session *session)

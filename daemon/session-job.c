@@ -42,8 +42,9 @@ void session_order_survey(struct session *session)
 {
     struct session_order *order = calloc(1, sizeof(*order));
 
-    if (!order) {
-        log_error("session %s: out of memory", session->id);
+    if (!order || !session->host->surveyor) { /* none when the daemon is coming down */
+        log_error("session %s: its p2m cannot be surveyed now", session->id);
+        free(order);
         session_arm_step(session, SESSION_THAW_RETRY_MS);
         return;
     }

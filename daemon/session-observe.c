@@ -73,20 +73,12 @@ void session_begin_baseline(struct session *session)
     session->too_large = false;
 }
 
-static bool session_glance_structure(struct session *session, uint64_t *top);
-
 void session_finish_baseline(struct session *session)
 {
     struct session_figures *baseline = &session->baseline;
 
     baseline->target_kib = session->report.target_kib;
     baseline->time_ms = clock_wall_ms();
-    baseline->has_structure = session->p2m && session_survey_stands(session);
-    if (baseline->has_structure) {
-        baseline->info = session->surveyed.info;
-        baseline->structure = session->surveyed.digest;
-        baseline->has_structure = session_glance_structure(session, &baseline->top);
-    }
     memset(session->changed, 0, sizeof(session->changed));
     memset(session->told_ms, 0, sizeof(session->told_ms));
     session->gate_opened = session->store_unreachable = session->unwatched = false;
@@ -152,9 +144,24 @@ bool session_survey_stands(const struct session *session)
     return session->p2m ? !session->survey_error && session->surveyed.stands : !session->p2m_missing;
 }
 
+bool session_take_baseline_survey(struct session *session)
+{
+    struct session_figures *baseline = &session->baseline;
+
+    if (!session->p2m)
+        return session_survey_stands(session);
+    baseline->has_structure = session_survey_stands(session) && session_glance_structure(session, &baseline->top);
+    if (baseline->has_structure) {
+        baseline->info = session->surveyed.info;
+        baseline->structure = session->surveyed.digest;
+    }
+    return baseline->has_structure;
+}
+
 bool session_survey_may_pass(const struct session *session)
 {
-    return session->p2m && (session->survey_error || p2m_problem_may_pass(session->surveyed.problem));
+    return session->p2m &&
+           (session->survey_error || session->surveyed.stands || p2m_problem_may_pass(session->surveyed.problem));
 }
 
 /* ---- changes ---- */
@@ -292,23 +299,22 @@ static void session_compare_physmap(struct session *session, const struct sessio
 
 /* ---- looks ---- */
 
-void session_glance(struct session *session, int64_t now_ms)
+bool session_glance(struct session *session, int64_t now_ms)
 {
     struct sharedinfo info;
 
-    if (session->step != STEP_HELD || session->leaving)
-        return;
+    if (session->step != STEP_HELD || session->leaving || !session->p2m)
+        return false;
     if (now_ms - session->glanced_ms > session->longest_gap_ms)
         session->longest_gap_ms = now_ms - session->glanced_ms;
     session->glanced_ms = now_ms;
-    if (!session->p2m)
-        return;
     hypervisor_read_shared_info(session->p2m, &info);
     if (info.p2m_generation == session->told.info.p2m_generation && info.p2m_generation == session->generation &&
         !(info.p2m_generation & 1) && sharedinfo_same_place(&info, &session->baseline.info))
-        return;
+        return true;
     session_compare_generation(session, &info, now_ms);
     session_compare_place(session, &info, now_ms);
+    return true;
 }
 
 /* A domain that the guest has left loses its pages before the hypervisor calls it dying. */

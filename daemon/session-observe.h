@@ -19,7 +19,7 @@ void session_unmap(struct session *session);
 /* The baseline begins: from now on the guest must not change. Everything but the structure and the target. */
 void session_begin_baseline(struct session *session);
 
-/* The held guest is compared with the baseline from now on. The survey in `surveyed` becomes part of it. */
+/* The held guest is compared with the baseline from now on. */
 void session_finish_baseline(struct session *session);
 
 /*
@@ -32,6 +32,9 @@ void session_take_survey(struct session *session, int error, const struct survey
 
 /* What the survey found can be relied on; a guest without a p2m of its own needs none. */
 bool session_survey_stands(const struct session *session);
+
+/* It can, and so can the look at the tables near the root that completes it: both become part of the baseline. */
+bool session_take_baseline_survey(struct session *session);
 
 /* It could not be read just now, and looking again may help. */
 bool session_survey_may_pass(const struct session *session);

@@ -148,7 +148,7 @@ struct session {
     struct session_figures told;           /* what subscribers were told last ... */
     int64_t told_ms[CHANGE_COUNT];         /* ... and when: a guest may change all the time */
     uint64_t changes;                      /* observations of tot_pages that differed, since the first hold */
-    uint64_t generation, generation_steps; /* last read; how far it has counted since the first hold */
+    uint64_t generation, generation_steps; /* last read; how far it has counted while held */
 
     enum p2mg_reason ending; /* why it failed, thaws or is gone */
     enum p2mg_outcome outcome;
@@ -176,8 +176,8 @@ int session_new(struct session **session, struct session_host *host, const struc
 /* Only once it is gone, and no job is away. */
 void session_free(struct session *session);
 
-/* Reads the guest's own counter: a few loads from its shared info page. */
-void session_glance(struct session *session, int64_t now_ms);
+/* Reads a held guest's own counter: a few loads from its shared info page. False when there is none to be read. */
+bool session_glance(struct session *session, int64_t now_ms);
 
 /* An observation by the poll; NULL when the hypervisor does not know the domain any more. */
 void session_observe(struct session *session, const struct hypervisor_domain *domain);
