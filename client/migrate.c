@@ -530,11 +530,12 @@ static void migrate_summarize(struct migration *migration, int status, const cha
     const json_t *record = migration->record;
     json_t *deferred = json_object_get(record, "deferred_target_kib");
     json_t *summary =
-        json_pack("{s:s?,s:o,s:s,s:i,s:o,s:O,s:I,s:I,s:O?,s:b,s:s?,s:b}", "session", migration->session, "domid",
+        json_pack("{s:s?,s:o,s:s,s:i,s:o,s:O,s:I,s:I,s:I,s:O?,s:b,s:s?,s:b}", "session", migration->session, "domid",
                   record ? json_integer(ctl_integer(record, "domid", 0)) : json_null(), "outcome",
                   migrate_outcome(migration, status), "exit_status", status, "held_after_ms",
                   migration->held_after_ms < 0 ? json_null() : json_integer(migration->held_after_ms), "attempts",
-                  migration->attempts, "changes", (json_int_t)ctl_integer(record, "changes", 0), "longest_gap_ms",
+                  migration->attempts, "changes", (json_int_t)ctl_integer(record, "changes", 0), "generation_changes",
+                  (json_int_t)ctl_integer(record, "generation_changes", 0), "longest_gap_ms",
                   (json_int_t)ctl_integer(record, "longest_gap_ms", 0), "deferred_target_kib", deferred,
                   "deferred_applied", (int)(ctl_integer(record, "applied_to", 0) != 0), "deferred_command", command,
                   "unguarded", (int)migration->unguarded);

@@ -34,6 +34,9 @@ class Structure(LayoutCase):
                 session = self.client.hold(domid)
                 before = self.assert_verdict(session, 'proceed', 'unchanged')
                 self.assertEqual(before['now']['structure'], session['baseline']['structure'])
+                # Read by another thread, in other steps, through other mappings.
+                shown = self.client.call('domain.show', domain=domid)
+                self.assertEqual(shown['p2m']['structure'], session['baseline']['structure'])
                 p2m.swap_leaves(3, 5)  # the counter does not move
                 after = self.assert_verdict(session, 'retry', 'structure-changed')
                 self.assertNotEqual(after['now']['structure'], after['baseline']['structure'])
