@@ -489,13 +489,16 @@ static int migrate_attempt(struct migration *migration)
 
 /* ---- the end ---- */
 
-/* The target that nobody has given the guest yet, as a command; false when there is none. */
-static bool migrate_deferred_command(const struct migration *migration, char *command, size_t size)
+/*
+ * The target that nobody has given the guest yet, as a command; false when there is none. The command's success counts
+ * and not the session's outcome: a domain that was saved is gone before anybody could say that it was completed.
+ */
+static bool migrate_deferred_command(const struct migration *migration, int status, char *command, size_t size)
 {
     int64_t wanted_kib = ctl_integer(migration->record, "wanted_target_kib", 0);
     int64_t pin_kib = ctl_integer(migration->record, "pin_kib", 0);
 
-    if (strcmp(ctl_string(migration->record, "outcome"), "completed") != 0 || wanted_kib == pin_kib || !pin_kib)
+    if (status != CTL_OK || wanted_kib == pin_kib || !pin_kib)
         return false;
     snprintf(command, size, "xl mem-set %s %" PRId64 "k", ctl_string(migration->record, "name"), wanted_kib);
     return true;
@@ -511,7 +514,8 @@ static void migrate_tell_deferred(struct migration *migration, const char *comma
         migrate_say(migration, "the target asked for meanwhile, %s, has been given to the new domain %" PRId64, wanted,
                     applied_to);
     else
-        migrate_say(migration, "a target of %s was asked for meanwhile; on the destination, run: %s", wanted, command);
+        migrate_say(migration, "a target of %s was asked for meanwhile; where the guest runs next, run: %s", wanted,
+                    command);
 }
 
 static const char *migrate_outcome(const struct migration *migration, int status)
@@ -594,7 +598,7 @@ int migrate_command(struct ctl *ctl, int argc, char **argv)
     }
     if (!status) {
         status = migrate_guarded(&migration);
-        bool deferred = migrate_deferred_command(&migration, command, sizeof(command));
+        bool deferred = migrate_deferred_command(&migration, status, command, sizeof(command));
         if (deferred)
             migrate_tell_deferred(&migration, command);
         if (status == CTL_OK)

@@ -225,6 +225,19 @@ class Ctl(GuardCase):
         self.assertEqual((status, summary['deferred_applied']), (0, True), err)
         self.assertEqual(self.host.target(2), '310000')
 
+    def test_deferred_target_of_a_guest_that_was_saved_is_named(self):
+        """"xl save" takes the domain away before it ends."""
+        self.host.create(1, name='u')
+        def saved(_):
+            self.host.mem_set(1, 300000)
+            wait_until(lambda: self.host.target(1) == '0262144', what='the pin')
+            self.host.destroy(1)
+            with open(self.mark('go'), 'w', encoding='ascii'):
+                pass
+        status, summary, err = self.migrate_while(f'while [ ! -e {self.mark("go")} ]; do :; done', saved)
+        self.assertEqual((status, summary['deferred_target_kib'], summary['deferred_command']),
+                         (0, 300000, 'xl mem-set u 300000k'), err)
+
 
 if __name__ == '__main__':
     unittest.main()
