@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=bash source=lib.sh
+# What is seen of a guest at rest: its p2m as Xen's own tools see it, and a thousand verdicts without a false alarm.
+
+create_guest || { not_ok look.setup "no guest"; return; }
+learn
+start_daemon || { not_ok look.setup "p2mguardd does not answer: $(tail -n1 "$LOGS/daemon")"; return; }
+id=$(domid)
+
+p2m() { jq -r ".p2m.$1" /tmp/domain; }
+p2mguardctl domain --json "$GUEST" >/tmp/domain
+
+# xen-mfndump maps the p2m with libxenguest's own walk, and prints the pfns that have a frame, with what the p2m says of each.
+compare_p2m() {
+	xen-mfndump dump-p2m "$id" >/tmp/mfndump 2>"$LOGS/mfndump" || return
+	size=$(sed -n 's/.*P2M size: = \([0-9]*\).*/\1/p' /tmp/mfndump)
+	sed -n 's/.*pfn=0x\([0-9a-f]*\) ==> mfn=0x\([0-9a-f]*\).*/\1 \2/p' /tmp/mfndump >/tmp/theirs
+	p2mwalk "$id" "$size" >/tmp/ours || return
+	awk 'NR == FNR {ours[$1] = $2; next} ours[$1] "" != $2 "" {bad++; if (bad == 1) print "pfn", $1, "ours", ours[$1], "theirs", $2}
+		END {print FNR, bad + 0 >"/tmp/compared"; exit bad > 0}' /tmp/ours /tmp/theirs
+}
+
+if [[ $TYPE == pv ]]; then
+	check look.kind "kind $(p2m kind), $(p2m width_bits) bits, $(p2m levels) levels, root $(p2m root_mfn), generation $(p2m generation), max_pfn $(p2m max_pfn)" \
+		same "list 64 4" "$(p2m kind) $(p2m width_bits) $(p2m levels)"
+	fig look.structure_pages "$(p2m structure_pages)"
+	if compare_p2m; then
+		read -r compared _ </tmp/compared
+		check look.p2m "the walker's list of p2m pages is libxenguest's: $compared pfns of $size compared" \
+			test "$compared" -ge $((${E2E_memory:-256} * 256))
+	else
+		not_ok look.p2m "differs from xen-mfndump: $(cat /tmp/compared "$LOGS/mfndump" 2>/dev/null | tail -n 2)"
+	fi
+else
+	check look.kind "no p2m of the guest's own is shown" same null "$(jq -r .p2m /tmp/domain)"
+fi
+
+session=$(p2mguardctl begin --detached "$GUEST" 2>>"$LOGS/ctl") || not_ok look.begin "no session: $(tail -n1 "$LOGS/ctl")"
+read -r proceed other each_us < <(verdicts "$session" 1000 2>"$LOGS/verdicts")
+fig look.verdict_us "$each_us"
+check look.quiet "1000 verdicts over a quiet guest: $proceed proceed, $other not $(head -c 300 "$LOGS/verdicts")" \
+	same "1000 0" "$proceed $other"
+check look.changes "changes counted by the daemon: $(p2mguardctl show --json "$session" | jq -c '[.changes, .generation_changes]')" \
+	same '[0,0]' "$(p2mguardctl show --json "$session" | jq -c '[.changes, .generation_changes]')"
+p2mguardctl end "$session" cancelled >/dev/null
+check look.restored "as libxl makes it" as_libxl_makes_it "$((${E2E_memory:-256} * 1024))"
