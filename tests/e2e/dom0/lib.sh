@@ -15,6 +15,7 @@ mkdir -p $LOGS
 say() { echo "@@ say $*"; }
 ok() { echo "@@ ok $TYPE.$1 ${*:2}"; }
 not_ok() { echo "@@ not ok $TYPE.$1 ${*:2}"; }
+skip() { echo "@@ skip $TYPE.$1 ${*:2}"; }
 fig() { echo "@@ fig $TYPE.$1 ${*:2}"; }
 check() { # NAME DETAIL COMMAND…: one result
 	if "${@:3}"; then ok "$1" "$2"; else not_ok "$1" "$2"; fi
@@ -205,16 +206,18 @@ storm_stop() {
 
 # --- migrations -------------------------------------------------------------------------------------------------------
 
+# In a session of its own, for no signal to the sender's side reaches another host.
 receiver() { # COMMAND: what the receiving host does with the stream
-	printf '#!/usr/bin/bash\nexec %s\n' "$1" >$RECEIVE
+	printf '#!/usr/bin/bash\nexec setsid %s\n' "$1" >$RECEIVE
 	chmod +x $RECEIVE
 }
 receiver 'xl migrate-receive'
 
 # The COMMAND of every migration, guarded or not: times itself, and follows the domain with our own eyes meanwhile.
-# Appends its run time to /tmp/times, leaves what it saw in /tmp/followed.
+# Appends its run time to /tmp/times, leaves what it saw in /tmp/followed. Told to stop, it ends when xl has ended.
 cat >/tmp/migrate <<-COMMAND
 	#!/usr/bin/bash
+	trap : TERM
 	domstat follow \$(xl domid $GUEST) >/tmp/followed &
 	start=\$((\${EPOCHREALTIME/./} / 1000))
 	timeout 240 xl migrate -s "" $GUEST $RECEIVE 2>&1
@@ -239,9 +242,12 @@ migrate_plain() {
 	forget_last
 	/tmp/migrate >$LOGS/migrate 2>&1
 }
-migrate_guarded() { # ATTEMPTS
+migrate_guarded() { # ATTEMPTS [COMMAND…]
+	local attempts=$1
+	shift
+	(($#)) || set -- /tmp/migrate
 	forget_last
-	p2mguardctl migrate --json --attempts "$1" $GUEST -- /tmp/migrate >$LOGS/guarded.out 2>$LOGS/migrate
+	p2mguardctl migrate --json --attempts "$attempts" $GUEST -- "$@" >$LOGS/guarded.out 2>$LOGS/migrate
 	local status=$?
 	tail -n1 $LOGS/guarded.out >/tmp/summary
 	return $status
