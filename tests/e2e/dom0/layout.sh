@@ -136,8 +136,8 @@ save() { # NAME
 	# What was asked for meanwhile is for the caller to apply, wherever the guest is restored.
 	target=$(field '.deferred_target_kib // empty') command=$(field '.deferred_command // empty')
 	if [[ -n $target ]]; then
-		[[ -n $command ]] || say "no command is named for the deferred target of $target KiB"
-		${command:-xl mem-set $GUEST ${target}k}
+		check "$name.named" "p2mguardctl names the command for it: $command" same "xl mem-set $GUEST ${target}k" "$command"
+		$command
 	fi
 	check "$name.target" "the guest has what the toolstack last asked for: ${target:-nothing}" \
 		as_libxl_makes_it "${target:-$((SIZE_MIB * 1024))}"
