@@ -218,13 +218,16 @@ static void session_compare_generation(struct session *session, const struct sha
     session->told.info.p2m_generation = generation;
 }
 
-static void session_tell_structure(struct session *session, const char *key, uint64_t before, uint64_t now,
+static bool session_tell_structure(struct session *session, const char *key, uint64_t before, uint64_t now,
                                    int64_t now_ms)
 {
-    if (session_may_tell(session, CHANGE_STRUCTURE, now_ms))
+    bool told = session_may_tell(session, CHANGE_STRUCTURE, now_ms);
+
+    if (told)
         record_emit(session, "session.changed", "{s:s,s:{s:o},s:{s:o}}", "reason",
                     p2mg_reason_name(P2MG_REASON_STRUCTURE_CHANGED), "before", key, record_digest(before), "now", key,
                     record_digest(now));
+    return told;
 }
 
 /* Whatever leads to the p2m: root, address, size. */
@@ -262,8 +265,8 @@ void session_compare_survey(struct session *session)
     session->changed[CHANGE_STRUCTURE] = true;
     if (session->surveyed.digest == session->told.structure)
         return;
-    session_tell_structure(session, "structure", session->told.structure, session->surveyed.digest, clock_now_ms());
-    session->told.structure = session->surveyed.digest;
+    if (session_tell_structure(session, "structure", session->told.structure, session->surveyed.digest, clock_now_ms()))
+        session->told.structure = session->surveyed.digest;
 }
 
 static void session_tell_physmap(struct session *session, const struct session_figures *now, int64_t now_ms)
@@ -397,7 +400,8 @@ struct verdict session_judge(struct session *session, bool silent, bool binding,
     if (session->step == STEP_HELD)
         session_look_closely(session, now);
     int64_t gap_ms = session->step == STEP_HELD ? clock_now_ms() - session->seen_ms : 0;
-    bool blind = session->p2m_missing || (session->p2m && !session->baseline.has_structure);
+    bool blind = session->p2m_missing || (session->p2m && !session->baseline.has_structure) ||
+                 (session->step == STEP_HELD && session->baseline.has_physmap && !now->has_physmap);
     *facts = (struct verdict_facts){
         .state = session_state(session),
         .ended_by = session->ending,
