@@ -223,12 +223,19 @@ static void migrate_heed_verdict(struct migration *migration, json_t *verdict)
     bool suspended = json_is_true(json_object_get(verdict, "suspended"));
 
     migration->tot_kib = ctl_integer(json_object_get(verdict, "now"), "tot_kib", migration->tot_kib);
-    if (strcmp(word, "proceed") == 0 || suspended || migration->stopping ||
-        strcmp(ctl_string(verdict, "reason"), "domain-renamed") == 0)
-        return; /* renamed: the guest has left, and the command is about to end */
+    if (strcmp(word, "proceed") == 0 || suspended || migration->stopping)
+        return;
     migrate_say(migration, "%s: %s (%s); stopping the command", word, ctl_string(verdict, "text"),
                 ctl_string(verdict, "reason"));
     migrate_stop_command(migration);
+}
+
+/* It was migrated, or saved, or destroyed: the command is about to end, and knows which it was. */
+static bool migrate_guest_has_left(const json_t *verdict)
+{
+    const char *reason = ctl_string(verdict, "reason");
+
+    return strcmp(reason, "domain-renamed") == 0 || strcmp(reason, "domain-gone") == 0;
 }
 
 static void migrate_take_verdict(struct migration *migration)
@@ -239,7 +246,7 @@ static void migrate_take_verdict(struct migration *migration)
     if (!reply)
         return;
     migration->asked = 0;
-    if (verdict) {
+    if (verdict && !migrate_guest_has_left(verdict)) {
         json_decref(migration->verdict);
         migration->verdict = json_incref(verdict);
         migrate_heed_verdict(migration, verdict);

@@ -422,12 +422,15 @@ static void guard_observe_all(struct guard *guard)
         last = domid > last ? domid : last;
     }
     while (first <= last) {
-        int count = hypervisor_list(guard->host.hypervisor, (uint16_t)first, GUARD_DOMAINS_A_CALL, guard->seen);
+        /* No more room than there can be domains: the call's buffer is locked memory, made for each call when it is
+         * large. */
+        size_t room = last - first + 1 < GUARD_DOMAINS_A_CALL ? last - first + 1 : GUARD_DOMAINS_A_CALL;
+        int count = hypervisor_list(guard->host.hypervisor, (uint16_t)first, room, guard->seen);
         if (count < 0) {
             log_warning("observing domains failed: %s", strerror(-count));
             return; /* the gap that this makes counts against proceed */
         }
-        bool all = count < GUARD_DOMAINS_A_CALL;
+        bool all = (size_t)count < room;
         unsigned reached = all ? last : guard->seen[count - 1].domid;
         guard_tell(guard, (size_t)count, first, reached < last ? reached : last);
         first = reached + 1;

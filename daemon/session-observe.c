@@ -302,15 +302,26 @@ static void session_compare_physmap(struct session *session, const struct sessio
 
 /* ---- looks ---- */
 
+/*
+ * Its toolstack has done with this domain: the guest runs elsewhere, or nowhere. What is taken apart now says nothing
+ * of the guest's layout; should it be the guest's again after all, it is compared again.
+ */
+static bool session_is_over(const struct session *session)
+{
+    return session->leaving || session->torn_down;
+}
+
 bool session_glance(struct session *session, int64_t now_ms)
 {
     struct sharedinfo info;
 
-    if (session->step != STEP_HELD || session->leaving || !session->p2m)
+    if (session->step != STEP_HELD || !session->p2m)
         return false;
     if (now_ms - session->glanced_ms > session->longest_gap_ms)
         session->longest_gap_ms = now_ms - session->glanced_ms;
     session->glanced_ms = now_ms;
+    if (session_is_over(session))
+        return true;
     hypervisor_read_shared_info(session->p2m, &info);
     if (info.p2m_generation == session->told.info.p2m_generation && info.p2m_generation == session->generation &&
         !(info.p2m_generation & 1) && sharedinfo_same_place(&info, &session->baseline.info))
@@ -320,17 +331,26 @@ bool session_glance(struct session *session, int64_t now_ms)
     return true;
 }
 
-/* A domain that the guest has left loses its pages before the hypervisor calls it dying. */
 static void session_compare(struct session *session, int64_t now_ms)
 {
     struct session_figures now = {.time_ms = clock_wall_ms()};
 
-    if (session->step != STEP_HELD || session->leaving)
+    if (session->step != STEP_HELD || session_is_over(session))
         return;
     session_read_sizes(session, &now);
     session_compare_size(session, now_ms);
     session_compare_physmap(session, &now, false, now_ms);
     session_compare_top(session, now_ms);
+}
+
+/*
+ * A guest that is suspended runs nowhere and changes nothing. When it loses pages then, it is its toolstack that takes
+ * the domain apart ("xl save" does); the hypervisor calls it dying only later.
+ */
+static bool session_is_torn_down(const struct session *session, const struct hypervisor_domain *domain)
+{
+    return domain->suspended && session->seen.suspended &&
+           (session->torn_down || domain->tot_pages < session->seen.tot_pages);
 }
 
 void session_observe(struct session *session, const struct hypervisor_domain *domain)
@@ -349,6 +369,7 @@ void session_observe(struct session *session, const struct hypervisor_domain *do
         session->moved_ms = now_ms;
         session->pending &= ~(1u << EVENT_STILL);
     }
+    session->torn_down = session_is_torn_down(session, domain);
     session->seen = *domain;
     session->seen_ms = now_ms;
     session_compare(session, now_ms);
@@ -379,10 +400,10 @@ static void session_look_closely(struct session *session, struct session_figures
     int64_t now_ms = clock_now_ms();
 
     session_look(session);
-    if (session->step != STEP_HELD)
+    session_read_sizes(session, now);
+    if (session->step != STEP_HELD || session_is_over(session))
         return;
     session_glance(session, now_ms);
-    session_read_sizes(session, now);
     session_read_layout(session, now);
     session_compare_physmap(session, now, true, now_ms);
     if (session->p2m && !session->too_large && session_survey(session) == 0)
@@ -400,8 +421,9 @@ struct verdict session_judge(struct session *session, bool silent, bool binding,
     if (session->step == STEP_HELD)
         session_look_closely(session, now);
     int64_t gap_ms = session->step == STEP_HELD ? clock_now_ms() - session->seen_ms : 0;
+    bool compared = session->step == STEP_HELD && !session_is_over(session);
     bool blind = session->p2m_missing || (session->p2m && !session->baseline.has_structure) ||
-                 (session->step == STEP_HELD && session->baseline.has_physmap && !now->has_physmap);
+                 (compared && session->baseline.has_physmap && !now->has_physmap);
     *facts = (struct verdict_facts){
         .state = session_state(session),
         .ended_by = session->ending,

@@ -191,6 +191,9 @@ class Client:
     def close(self):
         self.socket.close()
 
+    def readable(self):
+        return bool(select.select([self.socket], [], [], 0)[0])
+
     def line(self, timeout):
         end = time.monotonic() + timeout
         while b'\n' not in self.buffer:

@@ -151,9 +151,8 @@ class Ctl(GuardCase):
     def test_suspended_guest_is_not_pulled_from_under_the_toolstack(self):
         self.host.create(1)
         def disturb(_):
-            self.host.machine.set(1, 'flags', SHUTDOWN | SUSPENDED)
             self.host.machine.set(1, 'tot_pages', 65500)
-            self.client.call('events.subscribe')
+            self.host.machine.set(1, 'flags', SHUTDOWN | SUSPENDED)
             with open(self.mark('go'), 'w', encoding='ascii'):
                 pass
         script = f'while [ ! -e {self.mark("go")} ]; do :; done; exec sleep 1'
@@ -237,6 +236,7 @@ class Ctl(GuardCase):
         status, summary, err = self.migrate_while(f'while [ ! -e {self.mark("go")} ]; do :; done', saved)
         self.assertEqual((status, summary['deferred_target_kib'], summary['deferred_command']),
                          (0, 300000, 'xl mem-set u 300000k'), err)
+        self.assertEqual([(a['command_exit'], a['verdict']) for a in summary['attempts']], [(0, 'proceed')])
 
 
 if __name__ == '__main__':

@@ -284,6 +284,24 @@ class Guard(GuardCase):
         self.host.machine.set(1, 'flags', SHUTDOWN | SUSPENDED)
         self.assertTrue(self.verdict(session, phase='precopy')['suspended'])
 
+    def test_suspended_guest_that_loses_pages_is_taken_apart_and_has_not_changed(self):
+        self.host.create(1)
+        session = self.client.hold(1)
+        self.host.machine.set(1, 'flags', SHUTDOWN | SUSPENDED)
+        self.assertTrue(self.verdict(session)['suspended'])
+        self.host.machine.set(1, 'tot_pages', 1000)
+        verdict = self.verdict(session)
+        self.assertEqual((verdict['verdict'], verdict['now']['tot_kib']), ('proceed', 4000))
+        self.host.machine.set(1, 'flags', 0)  # it runs again after all
+        self.assertEqual(self.verdict(session)['reason'], 'tot-pages-changed')
+
+    def test_guest_that_moved_before_it_was_suspended_has_changed(self):
+        self.host.create(1)
+        session = self.client.hold(1)
+        self.host.machine.set(1, 'tot_pages', 65500)
+        self.host.machine.set(1, 'flags', SHUTDOWN | SUSPENDED)
+        self.assertEqual(self.verdict(session)['reason'], 'tot-pages-changed')
+
     def test_target_is_passed_on_to_the_new_domain_on_this_host(self):
         self.host.create(1, name='u')
         session = self.client.hold('u')

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Changes of the guest's layout: the generation counter, the p2m's structure, physmaps, and guests that lie about them."""
+import socket
 import threading
 import time
 import unittest
@@ -171,6 +172,67 @@ class Structure(LayoutCase):
         self.assertIsNone(shown['problem'])
         other.swap_leaves(0, 1)
         self.assert_verdict(session, 'retry', 'structure-changed')
+
+    def test_curiosity_does_not_keep_a_verdict_waiting(self):
+        """Many who want to see a p2m of 64 TiB, and one large guest whose migration waits."""
+        circle = self.create(1)
+        circle.set('max_pfn', 1 << 34)
+        for index in range(512):
+            circle.put(circle.root, index, circle.root)
+        self.create(2, max_pfn=24 << 18)
+        session = self.client.hold(2)
+        curious = self.host.client()
+        waiting = [curious.send('domain.show', domain=1) for _ in range(40)]
+        curious.reply(waiting.pop(0))  # the surveyor has begun with them
+        self.assert_verdict(session, 'proceed', 'unchanged')
+        curious.buffer += curious.socket.recv(1 << 20, socket.MSG_DONTWAIT) if curious.readable() else b''
+        self.assertLess(curious.buffer.count(b'\n'), len(waiting))
+        for number in waiting:
+            self.assertIsNone(curious.reply(number)['p2m']['problem'])
+
+    def test_domain_that_goes_while_it_is_surveyed(self):
+        for domid in range(1, 9):
+            self.create(domid, max_pfn=18 << 18)
+            session = self.client.hold(domid)
+            self.subscribe()
+            number = self.client.send('guard.verdict', session=session['session'])
+            self.host.destroy(domid)
+            self.assertIn(self.client.reply(number)['verdict'], ('proceed', 'retry', 'abort'))
+            self.client.event('session.gone', session=session['session'])
+        self.assertEqual(self.host.journals(), [])
+
+    def test_killed_while_it_surveys(self):
+        before = {}
+        for domid in (1, 2, 3):
+            self.create(domid, max_pfn=18 << 18)
+            before[domid] = self.host.snapshot(domid)
+            session = self.client.hold(domid)
+            self.client.send('guard.verdict', session=session['session'])
+        self.host.kill_daemon()
+        self.host.start_daemon()
+        self.client = self.host.client()
+        for domid in (1, 2, 3):
+            wait_until(lambda: self.host.snapshot(domid) == before[domid], what='everything put back')
+            self.assertEqual(self.client.hold(domid)['state'], 'held')
+
+    def test_guest_that_rearranges_its_p2m_all_the_time_never_gets_away_with_it(self):
+        p2m = self.create(kind='tree')
+        session = self.client.hold(1)
+        over = threading.Event()
+        def rearrange():
+            while not over.is_set():
+                p2m.swap_leaves(10, 11)
+                p2m.put_leaf(10, LEAVES + 10)
+                p2m.put_leaf(11, LEAVES + 11)
+        thread = threading.Thread(target=rearrange)
+        thread.start()
+        try:
+            wait_until(lambda: self.verdict(session)['reason'] == 'structure-changed', what='a look at the wrong moment')
+        finally:
+            over.set()
+            thread.join()
+        for _ in range(20):  # as it was again, and still not forgiven
+            self.assert_verdict(session, 'retry', 'structure-changed')
 
     def test_domain_show_tells_where_the_p2m_is(self):
         expected = {'64-bit list': (64, 'list', 4), '32-bit list': (32, 'list', 3), '64-bit tree': (64, 'tree', 2),
