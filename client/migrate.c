@@ -246,7 +246,9 @@ static void migrate_take_verdict(struct migration *migration)
     if (!reply)
         return;
     migration->asked = 0;
-    if (verdict && !migrate_guest_has_left(verdict)) {
+    /* An answer may be late, and be about an attempt that has ended since. */
+    bool ours = ctl_integer(verdict, "attempt", 0) == (int64_t)json_array_size(migration->attempts) + 1;
+    if (verdict && ours && !migrate_guest_has_left(verdict)) {
         json_decref(migration->verdict);
         migration->verdict = json_incref(verdict);
         migrate_heed_verdict(migration, verdict);
@@ -297,6 +299,7 @@ static void migrate_turn(struct migration *migration)
 
 static void migrate_run_command(struct migration *migration)
 {
+    migrate_take_verdict(migration);
     while (migration->pid) {
         if (!migration->unguarded && !migration->asked && migrate_now_ms() - migration->asked_ms >= MIGRATE_ASK_MS)
             migrate_ask(migration);

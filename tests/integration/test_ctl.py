@@ -4,12 +4,18 @@ import json
 import os
 import signal
 import subprocess
+import time
 import unittest
 
 from fixture import BUILD, SHUTDOWN, SUSPENDED, wait_until
 from test_guard import GuardCase
 
 SETTLE = ('--policy', 'quiet_ms=50', '--policy', 'settle_ms=100')
+
+
+def children_of(pid):
+    with open(f'/proc/{pid}/task/{pid}/children', encoding='ascii') as file:
+        return file.read().split()
 
 
 class Ctl(GuardCase):
@@ -140,6 +146,35 @@ class Ctl(GuardCase):
         self.assertEqual([(a['command_signal'], a['command_exit']) for a in summary['attempts']],
                          [(signal.SIGTERM, None), (None, 0)])
         self.assertEqual(summary['attempts'][0]['reason'], 'tot-pages-changed')
+
+    def test_late_answer_about_the_first_attempt_does_not_stop_the_second(self):
+        self.host.create(1)
+        # The first run ends when it is let, with a question of p2mguardctl's unanswered; the second lasts for a while.
+        script = f'''
+            wait_for() {{ while [ ! -e "$1" ]; do sleep 0.02; done; }}
+            if [ -e {self.mark("again")} ]; then touch {self.mark("second")}; wait_for {self.mark("go")}; exit 0; fi
+            touch {self.mark("again")}
+            trap 'touch {self.mark("told")}; wait_for {self.mark("end")}; exit 1' TERM
+            wait_for {self.mark("never")}'''
+        def touch(name):
+            with open(self.mark(name), 'w', encoding='ascii'):
+                pass
+        def disturb(process):
+            wait_until(lambda: os.path.exists(self.mark('again')), what='the first run')
+            self.host.machine.set(1, 'tot_pages', 65500)
+            wait_until(lambda: os.path.exists(self.mark('told')), what='the first run being told to stop')
+            os.kill(self.host.daemon.pid, signal.SIGSTOP)
+            time.sleep(0.5)  # it asks five times a second, which nothing tells of
+            touch('end')
+            wait_until(lambda: not children_of(process.pid), what='the first run being over')
+            os.kill(self.host.daemon.pid, signal.SIGCONT)
+            wait_until(lambda: os.path.exists(self.mark('second')), what='the second run')
+            self.host.mem_set(1, 300000)  # an event, on which p2mguardctl looks at what has come
+            wait_until(lambda: self.host.target(1).startswith('0'), what='the pin')
+            touch('go')
+        status, summary, err = self.migrate_while(script, disturb)
+        self.assertEqual(status, 0, err)
+        self.assertEqual([(a['command_signal'], a['command_exit']) for a in summary['attempts']], [(None, 1), (None, 0)])
 
     def test_abort_when_attempts_are_used_up(self):
         self.host.create(1)
