@@ -430,7 +430,7 @@ static void guard_observe_all(struct guard *guard)
             log_warning("observing domains failed: %s", strerror(-count));
             return; /* the gap that this makes counts against proceed */
         }
-        bool all = (size_t)count < room;
+        bool all = count == 0 || (size_t)count < room;
         unsigned reached = all ? last : guard->seen[count - 1].domid;
         guard_tell(guard, (size_t)count, first, reached < last ? reached : last);
         first = reached + 1;

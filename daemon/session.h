@@ -156,7 +156,7 @@ struct session {
     uint16_t applied_to; /* the new domain that was given the wanted target; 0 = none */
     bool failed;
     bool torn_down; /* suspended, and losing its pages: the toolstack has done with the domain */
-    bool leaving; /* renamed to NAME--migratedaway: the guest runs elsewhere, the domain is about to go */
+    bool leaving;   /* renamed to NAME--migratedaway: the guest runs elsewhere, the domain is about to go */
 
     bool away;                  /* a job is at the worker, or an order at the surveyor */
     unsigned pending;           /* bits of events that came meanwhile */
