@@ -35,7 +35,7 @@ enum p2mg_reason {
     P2MG_REASON_TOT_PAGES_CHANGED,    /* the guest's page count moved since the baseline */
     P2MG_REASON_GENERATION_CHANGED,   /* p2m_generation moved, or is odd: an update is under way */
     P2MG_REASON_STRUCTURE_CHANGED,    /* the p2m is somewhere else, or made of other pages */
-    P2MG_REASON_PHYSMAP_CHANGED,      /* HVM and PVH: gfns were mapped, populated on demand, shared or paged */
+    P2MG_REASON_PHYSMAP_CHANGED,      /* HVM and PVH: new gfns were mapped, or pages shared or paged out */
     P2MG_REASON_GATE_OPENED,          /* somebody made the target readable for the guest */
     P2MG_REASON_OBSERVATION_GAP,      /* nobody watched for longer than max_gap_ms */
     P2MG_REASON_STORE_UNREACHABLE,    /* xenstored does not answer, so the gate cannot be vouched for */

@@ -1,13 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # shellcheck shell=bash source=lib.sh
 # The guest itself changes its p2m, by memory hotplug and by mapping grants: every change is seen, and a migration that
-# met one is made again. Only PV guests have a p2m of their own. Also saves and restores one under the storm.
+# met one is made again. Only PV guests have a p2m of their own. Also saves and restores a guest under the storm.
 SIZE_MIB=256 BLOCK_KIB=$((128 * 1024))
-
-if [[ $TYPE != pv ]]; then
-	skip layout "the p2m of these guests is the hypervisor's"
-	return
-fi
 
 # --- the guest --------------------------------------------------------------------------------------------------------
 
@@ -30,6 +25,7 @@ new_guest() { # MAXIMUM_MIB
 	reach=$((SIZE_MIB * 1024))
 	create_guest || { not_ok "layout.setup" "no guest"; return 1; }
 	learn
+	[[ $TYPE == pv ]] || return 0
 	ask count || { not_ok "layout.setup" "the guest cannot count: $(tail -n3 "/var/log/xen/guest-$GUEST.log")"; return 1; }
 }
 more() {
@@ -149,11 +145,15 @@ asked_lately() { tail -n 2 /tmp/storm.accepted | awk '{print $5}' | grep -qx "$(
 
 new_guest $SIZE_MIB || return
 start_daemon || { not_ok layout.setup "p2mguardd does not answer: $(tail -n1 "$LOGS/daemon")"; return; }
-counted
-unguarded
-guarded hotplug more
-new_guest $SIZE_MIB || return # the first mapping of grants is the one that changes the p2m
-guarded grants map_grants
+if [[ $TYPE == pv ]]; then
+	counted
+	unguarded
+	guarded hotplug more
+	new_guest $SIZE_MIB || return # the first mapping of grants is the one that changes the p2m
+	guarded grants map_grants
+else
+	skip layout.counted "the p2m of these guests is the hypervisor's"
+fi
 
 new_guest 512 || return
 mkdir -p /tmp/saved && mount -t tmpfs -o size=640m tmpfs /tmp/saved # half of dom0's memory would be the default

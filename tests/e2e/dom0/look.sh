@@ -34,12 +34,21 @@ if [[ $TYPE == pv ]]; then
 else
 	check look.kind "no p2m of the guest's own is shown" same null "$(jq -r .p2m /tmp/domain)"
 fi
+fig look.dom0 "$(p2mguardctl domain --json 0 2>&1 | jq -c '.p2m | {kind, structure_pages, problem}' 2>&1)"
 
+# What a verdict rests on, each kind of guest its own.
+figures_are_known() {
+	local known='.generation != null and .structure != null and .physmap == null'
+	[[ $TYPE == pv ]] || known='.generation == null and .structure == null and .physmap.highest_kib > 0'
+	p2mguardctl show --json "$session" | jq -e ".baseline | $known" >/dev/null
+}
 session=$(p2mguardctl begin --detached "$GUEST" 2>>"$LOGS/ctl") || not_ok look.begin "no session: $(tail -n1 "$LOGS/ctl")"
 read -r proceed other each_us < <(verdicts "$session" 1000 2>"$LOGS/verdicts")
 fig look.verdict_us "$each_us"
 check look.quiet "1000 verdicts over a quiet guest: $proceed proceed, $other not $(head -c 300 "$LOGS/verdicts")" \
 	same "1000 0" "$proceed $other"
+check look.figures "baseline and present: $(p2mguardctl show --json "$session" | jq -c '.baseline | del(.time_ms)')" \
+	figures_are_known
 check look.changes "changes counted by the daemon: $(p2mguardctl show --json "$session" | jq -c '[.changes, .generation_changes]')" \
 	same '[0,0]' "$(p2mguardctl show --json "$session" | jq -c '[.changes, .generation_changes]')"
 p2mguardctl end "$session" cancelled >/dev/null
