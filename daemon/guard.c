@@ -29,6 +29,7 @@ struct guard {
     size_t gone_next;
     struct event *poll, *glance;
     bool polling;
+    int64_t polled_ms; /* when everybody was observed last */
     struct event *recover_again;
     bool recovered;
     bool stopping;
@@ -421,6 +422,7 @@ static void guard_observe_all(struct guard *guard)
         first = domid < first ? domid : first;
         last = domid > last ? domid : last;
     }
+    guard->polled_ms = clock_now_ms();
     while (first <= last) {
         /* No more room than there can be domains: the call's buffer is locked memory, made for each call when it is
          * large. */
@@ -457,6 +459,13 @@ static void guard_on_glance(evutil_socket_t fd, short what, void *context)
 
     for (struct session *session = guard->live; session; session = session->next)
         more |= session_glance(session, now_ms);
+    /* A poll that is due is made while we are awake anyway; its own timer goes off when nobody has a counter to be
+     * read. */
+    if (guard->live && now_ms - guard->polled_ms >= guard->settings.poll_interval_ms) {
+        guard_observe_all(guard);
+        if (guard->live)
+            guard_arm(guard->poll, guard->settings.poll_interval_ms + guard->settings.generation_interval_ms);
+    }
     if (more)
         guard_arm(guard->glance, guard->settings.generation_interval_ms);
 }
