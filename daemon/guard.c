@@ -10,6 +10,7 @@
 #include "daemon/clock.h"
 #include "daemon/log.h"
 #include "daemon/record.h"
+#include "daemon/timer.h"
 
 /* Sessions that are gone and can still be shown. */
 #define GUARD_REMEMBERED 64
@@ -18,6 +19,8 @@
 #define GUARD_STALLED_MS 500
 
 #define GUARD_DOMAINS_A_CALL 1024
+
+#define GUARD_RECOVER_AGAIN_MS 1000
 
 struct guard {
     struct session_host host; /* first: sessions point at it */
@@ -176,8 +179,7 @@ static void guard_recovery_done(struct work *work)
     free(recovery);
     /* Without a connection the next "back" starts over. */
     if (!whole && worker_connected(guard->host.worker) && !guard->stopping) {
-        struct timeval later = {.tv_sec = 1};
-        event_add(guard->recover_again, &later);
+        timer_arm(guard->recover_again, GUARD_RECOVER_AGAIN_MS);
     } else if (whole && !guard->recovered) {
         guard->recovered = true;
         guard->callbacks.recovered(guard->callbacks.context);
@@ -366,19 +368,11 @@ static void guard_on_back(void *context)
 
 /* ---- observing ---- */
 
-static void guard_arm(struct event *timer, int64_t interval_ms)
-{
-    struct timeval interval = {.tv_sec = (time_t)(interval_ms / 1000),
-                               .tv_usec = (suseconds_t)(interval_ms % 1000) * 1000};
-
-    event_add(timer, &interval);
-}
-
 static void guard_set_polling(struct guard *guard, bool polling)
 {
     guard->polling = polling;
     if (polling) {
-        guard_arm(guard->poll, guard->settings.poll_interval_ms);
+        timer_arm(guard->poll, guard->settings.poll_interval_ms);
     } else {
         event_del(guard->poll);
         event_del(guard->glance);
@@ -446,7 +440,7 @@ static void guard_on_poll(evutil_socket_t fd, short what, void *context)
 
     guard_observe_all(guard);
     if (guard->live)
-        guard_arm(guard->poll, guard->settings.poll_interval_ms);
+        timer_arm(guard->poll, guard->settings.poll_interval_ms);
 }
 
 /* Every guest's own counter: memory loads and no hypercall, so that it can be read far more often. */
@@ -464,10 +458,10 @@ static void guard_on_glance(evutil_socket_t fd, short what, void *context)
     if (guard->live && now_ms - guard->polled_ms >= guard->settings.poll_interval_ms) {
         guard_observe_all(guard);
         if (guard->live)
-            guard_arm(guard->poll, guard->settings.poll_interval_ms + guard->settings.generation_interval_ms);
+            timer_arm(guard->poll, guard->settings.poll_interval_ms + guard->settings.generation_interval_ms);
     }
     if (more)
-        guard_arm(guard->glance, guard->settings.generation_interval_ms);
+        timer_arm(guard->glance, guard->settings.generation_interval_ms);
 }
 
 /* ---- from sessions ---- */
@@ -477,7 +471,7 @@ static void guard_on_held(void *context, struct session *session)
     struct guard *guard = context;
 
     if (!evtimer_pending(guard->glance, NULL))
-        guard_arm(guard->glance, guard->settings.generation_interval_ms);
+        timer_arm(guard->glance, guard->settings.generation_interval_ms);
     guard->callbacks.held(guard->callbacks.context, session);
     guard->callbacks.changed(guard->callbacks.context);
 }

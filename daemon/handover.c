@@ -59,7 +59,19 @@ static void handover_on_ring(evutil_socket_t fd, short what, void *context)
     handover_give_back(handover);
 }
 
-int handover_open(struct handover *handover, struct event_base *base, void (*rung)(void *context), void *context)
+static int handover_start_thread(pthread_t *thread, void *(*body)(void *context), void *context)
+{
+    sigset_t all, before;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(thread, NULL, body, context);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return -error;
+}
+
+int handover_open(struct handover *handover, struct event_base *base, void *(*body)(void *context),
+                  void (*rung)(void *context), void *context)
 {
     pthread_mutex_init(&handover->lock, NULL);
     handover->todo_end = &handover->todo;
@@ -74,6 +86,8 @@ int handover_open(struct handover *handover, struct event_base *base, void (*run
         if (!handover->event || event_add(handover->event, NULL) < 0)
             error = -ENOMEM;
     }
+    if (!error)
+        error = handover_start_thread(&handover->thread, body, context);
     if (error)
         handover_close(handover);
     return error;
@@ -138,15 +152,4 @@ int handover_fd(const struct handover *handover)
 void handover_hear(struct handover *handover)
 {
     handover_silence(handover->to_thread);
-}
-
-int handover_start_thread(pthread_t *thread, void *(*body)(void *context), void *context)
-{
-    sigset_t all, before;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(thread, NULL, body, context);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return -error;
 }

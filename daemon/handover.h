@@ -20,6 +20,7 @@ struct work {
 };
 
 struct handover {
+    pthread_t thread;
     pthread_mutex_t lock;
     struct work *todo, **todo_end;
     struct work *done, **done_end;
@@ -29,8 +30,12 @@ struct handover {
     void *context;
 };
 
-/* `rung` is called on the loop each time the thread has rung, before what is done is handed back; it may be NULL. */
-int handover_open(struct handover *handover, struct event_base *base, void (*rung)(void *context), void *context);
+/*
+ * Starts the thread: `body`, with all signals blocked, which are the loop's. `rung` is called on the loop each time the
+ * thread has rung, before what is done is handed back; it may be NULL. Both get `context`.
+ */
+int handover_open(struct handover *handover, struct event_base *base, void *(*body)(void *context),
+                  void (*rung)(void *context), void *context);
 
 /* Once the thread has ended. Calls `done` for what is left, whether it ran or not. */
 void handover_close(struct handover *handover);
@@ -50,8 +55,5 @@ void handover_wake_loop(struct handover *handover);
 /* Readable when there is something to do; handover_hear quietens it. */
 int handover_fd(const struct handover *handover);
 void handover_hear(struct handover *handover);
-
-/* Starts a thread with all signals blocked: they are the loop's. */
-int handover_start_thread(pthread_t *thread, void *(*body)(void *context), void *context);
 
 #endif

@@ -12,6 +12,7 @@
 #include <xenforeignmemory.h>
 #include <xen/sched.h>
 
+#include "daemon/p2m.h"
 #include "daemon/sharedinfo.h"
 
 struct hypervisor {
@@ -19,9 +20,6 @@ struct hypervisor {
     xenforeignmemory_handle *memory;
     char text[32];
 };
-
-/* As many as anybody asks for at once; see P2M_BATCH. */
-#define HYPERVISOR_FRAMES_MOST 64
 
 struct hypervisor_p2m {
     xenforeignmemory_handle *memory;
@@ -199,9 +197,9 @@ void hypervisor_read_shared_info(const struct hypervisor_p2m *p2m, struct shared
 int hypervisor_map_frames(struct hypervisor *hypervisor, uint16_t domid, const uint64_t *frames, unsigned count,
                           const void **at)
 {
-    xen_pfn_t wanted[HYPERVISOR_FRAMES_MOST] = {0};
+    xen_pfn_t wanted[P2M_BATCH] = {0};
 
-    if (count > HYPERVISOR_FRAMES_MOST)
+    if (count > P2M_BATCH)
         return -EINVAL;
     for (unsigned i = 0; i < count; i++)
         wanted[i] = frames[i];

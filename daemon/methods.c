@@ -11,6 +11,7 @@
 #include "daemon/clock.h"
 #include "daemon/log.h"
 #include "daemon/record.h"
+#include "daemon/timer.h"
 #include "protocol/openrpc-text.h"
 
 /* How long xenstored may take before a caller is told that it does not answer. */
@@ -91,10 +92,9 @@ static void waiter_give_verdict(struct rpc_call *call, struct session *session, 
 static bool waiter_goes_on(struct waiter *waiter)
 {
     struct worker *worker = guard_worker(waiter->methods->guard);
-    struct timeval later = {.tv_usec = METHODS_LOOK_MS * 1000};
 
     return clock_now_ms() < waiter->until_ms && worker_connected(worker) &&
-           worker_busy_ms(worker) < METHODS_VERDICT_MS && event_add(waiter->timer, &later) == 0;
+           worker_busy_ms(worker) < METHODS_VERDICT_MS && timer_arm(waiter->timer, METHODS_LOOK_MS) == 0;
 }
 
 static void waiter_on_timer(evutil_socket_t fd, short what, void *context)
@@ -130,12 +130,10 @@ static struct waiter *waiter_new(struct methods *methods, enum wait_kind kind, s
                                  struct session *session, int64_t timeout_ms)
 {
     struct waiter *waiter = calloc(1, sizeof(*waiter));
-    struct timeval timeout = {.tv_sec = (time_t)(timeout_ms / 1000),
-                              .tv_usec = (suseconds_t)(timeout_ms % 1000) * 1000};
 
     if (waiter)
         waiter->timer = evtimer_new(methods->base, waiter_on_timer, waiter);
-    if (!waiter || !waiter->timer || (timeout_ms && event_add(waiter->timer, &timeout) < 0)) {
+    if (!waiter || !waiter->timer || (timeout_ms && timer_arm(waiter->timer, timeout_ms) < 0)) {
         if (waiter)
             waiter_free(waiter);
         methods_fail_errno(call, -ENOMEM);

@@ -9,6 +9,7 @@
 #include "daemon/record.h"
 #include "daemon/session-job.h"
 #include "daemon/session-observe.h"
+#include "daemon/timer.h"
 
 /* While the guest is not up, and while putting back fails, it is tried again this often. */
 #define SESSION_READY_RETRY_MS 250
@@ -117,7 +118,7 @@ void action_hold(struct session *session)
 void session_begin_freezing(struct session *session)
 {
     session->freezing_since_ms = clock_now_ms();
-    session_arm(session->freeze_timer, session->options.policy.freeze_timeout_ms);
+    timer_arm(session->freeze_timer, session->options.policy.freeze_timeout_ms);
 }
 
 static void session_count_attempt(struct session *session)

@@ -174,11 +174,11 @@ static bool session_may_tell(struct session *session, enum session_change change
     return true;
 }
 
-static void session_tell_integer(struct session *session, enum p2mg_reason reason, const char *key, uint64_t before,
-                                 uint64_t now)
+/* Takes both references. */
+static void session_tell(struct session *session, enum p2mg_reason reason, const char *key, json_t *before, json_t *now)
 {
     record_emit(session, "session.changed", "{s:s,s:{s:o},s:{s:o}}", "reason", p2mg_reason_name(reason), "before", key,
-                record_number(before), "now", key, record_number(now));
+                before, "now", key, now);
 }
 
 static void session_compare_size(struct session *session, int64_t now_ms)
@@ -191,7 +191,8 @@ static void session_compare_size(struct session *session, int64_t now_ms)
     }
     if (tot_kib == session->told.tot_kib || !session_may_tell(session, CHANGE_TOT_PAGES, now_ms))
         return;
-    session_tell_integer(session, P2MG_REASON_TOT_PAGES_CHANGED, "tot_kib", session->told.tot_kib, tot_kib);
+    session_tell(session, P2MG_REASON_TOT_PAGES_CHANGED, "tot_kib", record_number(session->told.tot_kib),
+                 record_number(tot_kib));
     session->told.tot_kib = tot_kib;
 }
 
@@ -213,8 +214,8 @@ static void session_compare_generation(struct session *session, const struct sha
         session->changed[CHANGE_GENERATION] = true;
     if (generation == session->told.info.p2m_generation || !session_may_tell(session, CHANGE_GENERATION, now_ms))
         return;
-    session_tell_integer(session, P2MG_REASON_GENERATION_CHANGED, "generation", session->told.info.p2m_generation,
-                         generation);
+    session_tell(session, P2MG_REASON_GENERATION_CHANGED, "generation",
+                 record_number(session->told.info.p2m_generation), record_number(generation));
     session->told.info.p2m_generation = generation;
 }
 
@@ -224,9 +225,7 @@ static bool session_tell_structure(struct session *session, const char *key, uin
     bool told = session_may_tell(session, CHANGE_STRUCTURE, now_ms);
 
     if (told)
-        record_emit(session, "session.changed", "{s:s,s:{s:o},s:{s:o}}", "reason",
-                    p2mg_reason_name(P2MG_REASON_STRUCTURE_CHANGED), "before", key, record_digest(before), "now", key,
-                    record_digest(now));
+        session_tell(session, P2MG_REASON_STRUCTURE_CHANGED, key, record_digest(before), record_digest(now));
     return told;
 }
 
@@ -237,9 +236,8 @@ static void session_compare_place(struct session *session, const struct sharedin
         return;
     session->changed[CHANGE_STRUCTURE] = true;
     session_may_tell(session, CHANGE_STRUCTURE, now_ms);
-    record_emit(session, "session.changed", "{s:s,s:{s:o},s:{s:o}}", "reason",
-                p2mg_reason_name(P2MG_REASON_STRUCTURE_CHANGED), "before", "p2m", record_place(&session->baseline.info),
-                "now", "p2m", record_place(info));
+    session_tell(session, P2MG_REASON_STRUCTURE_CHANGED, "p2m", record_place(&session->baseline.info),
+                 record_place(info));
 }
 
 static void session_compare_top(struct session *session, int64_t now_ms)
@@ -274,10 +272,9 @@ static void session_tell_physmap(struct session *session, const struct session_f
     session->changed[CHANGE_PHYSMAP] = true;
     if (!session_may_tell(session, CHANGE_PHYSMAP, now_ms))
         return;
-    record_emit(session, "session.changed", "{s:s,s:{s:o},s:{s:o}}", "reason",
-                p2mg_reason_name(P2MG_REASON_PHYSMAP_CHANGED), "before", "physmap",
-                record_physmap(&session->told, session_page_kib(session)), "now", "physmap",
-                record_physmap(now, session_page_kib(session)));
+    uint64_t page_kib = session_page_kib(session);
+    session_tell(session, P2MG_REASON_PHYSMAP_CHANGED, "physmap", record_physmap(&session->told, page_kib),
+                 record_physmap(now, page_kib));
     session->told = *now;
 }
 
@@ -397,7 +394,7 @@ static void session_look(struct session *session)
     /* Any other failure leaves the gap since the last observation to speak for itself. */
 }
 
-/* All that can be looked at on the loop. What only the surveyor can read was surveyed before, if it was asked for. */
+/* All that can be looked at on the loop. What only the surveyor can read is surveyed before, when it is asked for. */
 static void session_look_closely(struct session *session, struct session_figures *now)
 {
     int64_t now_ms = clock_now_ms();
@@ -409,9 +406,12 @@ static void session_look_closely(struct session *session, struct session_figures
     session_glance(session, now_ms);
     session_read_layout(session, now);
     session_compare_physmap(session, now, true, now_ms);
-    if (session->p2m && !session->too_large && session_survey(session) == 0)
+    /* A verdict that waited for a look at all of the p2m has just had it. */
+    bool surveyed = session->check_ending;
+    if (!surveyed && session->p2m && !session->too_large && session_survey(session) == 0) {
         session_compare_survey(session);
-    bool surveyed = !session->too_large || session->check_ending;
+        surveyed = true;
+    }
     now->has_structure = session->p2m && surveyed && session_survey_stands(session);
     now->structure = session->surveyed.digest;
 }

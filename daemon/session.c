@@ -14,6 +14,7 @@
 #include "daemon/session-actions.h"
 #include "daemon/session-job.h"
 #include "daemon/session-observe.h"
+#include "daemon/timer.h"
 
 /* A p2m that cannot be read may be in the middle of an update: it is looked at again this often for one verdict. */
 #define SESSION_LOOKS 20
@@ -27,18 +28,11 @@
 
 /* ---- jobs, away and back ---- */
 
-void session_arm(struct event *timer, int64_t delay_ms)
-{
-    struct timeval delay = {.tv_sec = (time_t)(delay_ms / 1000), .tv_usec = (suseconds_t)(delay_ms % 1000) * 1000};
-
-    event_add(timer, &delay);
-}
-
 /* A timer that went off while a job was away, and was not looked at yet, is void once it is set anew. */
 void session_arm_step(struct session *session, int64_t delay_ms)
 {
     session->pending &= ~(1u << EVENT_TIMER);
-    session_arm(session->timer, delay_ms);
+    timer_arm(session->timer, delay_ms);
 }
 
 /* Events that came while a job was away are handled in the order of their weight, the heaviest first. */
@@ -413,7 +407,7 @@ int session_new(struct session **result, struct session_host *host, const struct
                 "require", p2mg_require_name(options->policy.require), "pid", (json_int_t)options->pid, "uid",
                 (json_int_t)options->uid);
     session_begin_freezing(session);
-    session_arm(session->end_timer, options->policy.max_hold_ms);
+    timer_arm(session->end_timer, options->policy.max_hold_ms);
     session_handle(session, EVENT_BEGIN);
     *result = session;
     return 0;
@@ -471,11 +465,11 @@ void session_renamed(struct session *session, const char *name)
         snprintf(session->options.name, sizeof(session->options.name), "%s", name);
     } else if (strcmp(name, before) == 0) {
         if (session->leaving)
-            session_arm(session->end_timer, session_left_ms(session));
+            timer_arm(session->end_timer, session_left_ms(session));
         session->leaving = false;
     } else if (strncmp(name, before, length) == 0 && strcmp(name + length, away) == 0) {
         session->leaving = true;
-        session_arm(session->end_timer, SESSION_LEAVE_MS);
+        timer_arm(session->end_timer, SESSION_LEAVE_MS);
     } else {
         session_stop(session, P2MG_REASON_DOMAIN_RENAMED, P2MG_OUTCOME_UNKNOWN);
     }
@@ -511,7 +505,7 @@ void session_start_grace(struct session *session, enum p2mg_verdict verdict)
     if (session->step != STEP_HELD || verdict == P2MG_VERDICT_PROCEED)
         event_del(session->grace_timer);
     else if (!evtimer_pending(session->grace_timer, NULL))
-        session_arm(session->grace_timer, session->options.policy.retry_grace_ms);
+        timer_arm(session->grace_timer, session->options.policy.retry_grace_ms);
 }
 
 enum p2mg_state session_state(const struct session *session)

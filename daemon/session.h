@@ -231,8 +231,7 @@ void session_post(struct session *session, enum session_event event);
 /* Handles it at once: the last thing that an action does. */
 void session_handle(struct session *session, enum session_event event);
 
-/* Sets a timer; the step's own has a call of its own, which makes it void that it went off before. */
-void session_arm(struct event *timer, int64_t delay_ms);
+/* Sets the step's own timer; that it went off before is void then. */
 void session_arm_step(struct session *session, int64_t delay_ms);
 void session_quiet_timers(struct session *session);
 

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 
 struct surveyor {
-    pthread_t thread;
     struct handover handover;
     atomic_bool stop;
     struct hypervisor *hypervisor;         /* the thread's, like what follows */
@@ -120,12 +119,7 @@ int surveyor_new(struct surveyor **result, struct event_base *base)
         surveyor->turns_end[i] = &surveyor->turns[i];
     int error = hypervisor_open(&surveyor->hypervisor);
     if (!error)
-        error = handover_open(&surveyor->handover, base, NULL, NULL);
-    if (!error) {
-        error = handover_start_thread(&surveyor->thread, surveyor_main, surveyor);
-        if (error)
-            handover_close(&surveyor->handover);
-    }
+        error = handover_open(&surveyor->handover, base, surveyor_main, NULL, surveyor);
     if (error) {
         hypervisor_close(surveyor->hypervisor);
         free(surveyor);
@@ -141,7 +135,7 @@ void surveyor_free(struct surveyor *surveyor)
         return;
     atomic_store(&surveyor->stop, true);
     handover_wake_thread(&surveyor->handover);
-    pthread_join(surveyor->thread, NULL);
+    pthread_join(surveyor->handover.thread, NULL);
     handover_close(&surveyor->handover);
     hypervisor_close(surveyor->hypervisor);
     free(surveyor);

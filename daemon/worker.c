@@ -25,7 +25,6 @@ struct notice {
 };
 
 struct worker {
-    pthread_t thread;
     struct worker_tools tools; /* worker thread only */
     struct worker_callbacks callbacks;
     struct handover handover;
@@ -173,12 +172,7 @@ int worker_new(struct worker **result, struct event_base *base, const struct wor
     if (!error)
         error = hypervisor_open(&worker->tools.hypervisor);
     if (!error)
-        error = handover_open(&worker->handover, base, worker_deliver_notices, worker);
-    if (!error) {
-        error = handover_start_thread(&worker->thread, worker_main, worker);
-        if (error)
-            handover_close(&worker->handover);
-    }
+        error = handover_open(&worker->handover, base, worker_main, worker_deliver_notices, worker);
     if (error) {
         worker_discard(worker);
         return error;
@@ -203,7 +197,7 @@ void worker_free(struct worker *worker, int64_t grace_ms)
         until.tv_nsec -= 1000000000;
     }
     /* A thread that sits in a stopped xenstored cannot be woken: leave it and its data to the end of the process. */
-    if (pthread_timedjoin_np(worker->thread, NULL, &until) != 0)
+    if (pthread_timedjoin_np(worker->handover.thread, NULL, &until) != 0)
         return;
     handover_close(&worker->handover);
     worker_discard(worker);

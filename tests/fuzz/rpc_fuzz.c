@@ -9,9 +9,7 @@
 #include <string.h>
 
 #include "protocol/names.h"
-
-/* libFuzzer's entry point; no header declares it. */
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 enum { LATER_MAX = 64 };
 

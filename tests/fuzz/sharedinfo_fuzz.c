@@ -12,15 +12,7 @@
 #include <string.h>
 
 #include "daemon/p2m.h"
-
-/* libFuzzer's entry point; no header declares it. */
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define MUST(condition)                                                                                                \
-    do {                                                                                                               \
-        if (!(condition))                                                                                              \
-            abort();                                                                                                   \
-    } while (0)
+#include "tests/fuzz/fuzz.h"
 
 enum { AFTER_CHANNELS_4 = 2304, AFTER_CHANNELS_8 = 3072 };
 

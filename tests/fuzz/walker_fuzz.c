@@ -13,16 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/fuzz/fuzz.h"
 #include "tests/unit/p2m-reference.h"
-
-/* libFuzzer's entry point; no header declares it. */
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define MUST(condition)                                                                                                \
-    do {                                                                                                               \
-        if (!(condition))                                                                                              \
-            abort();                                                                                                   \
-    } while (0)
 
 enum { WIDE = 1, GLANCE = 2, MOVING = 4 }; /* OPTIONS */
 enum { PIECE_BYTES = 64, PIECES_MOST = 16 };

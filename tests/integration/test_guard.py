@@ -20,6 +20,15 @@ class GuardCase(unittest.TestCase):
     def end(self, session, outcome='failed'):
         return self.client.call('guard.end', session=session['session'], outcome=outcome)
 
+    def hold_with_a_wish(self):
+        """A held guest "u" for which a toolstack wants another target meanwhile."""
+        self.host.create(1, name='u')
+        session = self.client.hold('u')
+        self.client.call('events.subscribe')
+        self.host.mem_set(1, 300000)
+        self.client.event('target.deferred')
+        return session
+
     def assert_held(self, domid, pin='0262144'):
         store = self.host.store
         self.assertEqual(store.perms(f'/local/domain/{domid}/memory'), 'n0')
@@ -303,11 +312,7 @@ class Guard(GuardCase):
         self.assertEqual(self.verdict(session)['reason'], 'tot-pages-changed')
 
     def test_target_is_passed_on_to_the_new_domain_on_this_host(self):
-        self.host.create(1, name='u')
-        session = self.client.hold('u')
-        self.client.call('events.subscribe')
-        self.host.mem_set(1, 300000)
-        self.client.event('target.deferred')
+        session = self.hold_with_a_wish()
         self.host.create(2, name='u--incoming', uuid=self.host.domains[1])
         wait_until(lambda: self.host.target(2) == '0262144', what='the mark')
         self.host.store.write('/local/domain/1/name', 'u--migratedaway')
@@ -319,11 +324,7 @@ class Guard(GuardCase):
 
     def test_target_written_to_a_domain_that_the_guest_has_left_is_passed_on(self):
         """By a toolstack that had looked up the name before the rename."""
-        self.host.create(1, name='u')
-        session = self.client.hold('u')
-        self.client.call('events.subscribe')
-        self.host.mem_set(1, 300000)
-        self.client.event('target.deferred')
+        session = self.hold_with_a_wish()
         self.host.create(2, name='u--incoming', uuid=self.host.domains[1])
         self.host.store.write('/local/domain/1/name', 'u--migratedaway')
         self.host.mem_set(1, 310000)
@@ -338,11 +339,7 @@ class Guard(GuardCase):
         self.assertEqual((record['wanted_target_kib'], record['changes']), (310000, 0))
 
     def test_wish_of_the_new_domain_for_exactly_the_pinned_size_is_kept(self):
-        self.host.create(1, name='u')
-        session = self.client.hold('u')
-        self.client.call('events.subscribe')
-        self.host.mem_set(1, 300000)
-        self.client.event('target.deferred')
+        session = self.hold_with_a_wish()
         self.host.create(2, name='u2', uuid=self.host.domains[1])
         wait_until(lambda: self.host.target(2) == '0262144', what='the mark')
         self.host.mem_set(2, 262144)
@@ -362,11 +359,7 @@ class Guard(GuardCase):
             self.host.destroy(1)
 
     def test_newer_target_of_the_new_domain_is_left_alone(self):
-        self.host.create(1, name='u')
-        session = self.client.hold('u')
-        self.client.call('events.subscribe')
-        self.host.mem_set(1, 300000)
-        self.client.event('target.deferred')
+        session = self.hold_with_a_wish()
         self.host.create(2, name='u2', uuid=self.host.domains[1])
         self.host.mem_set(2, 200000)
         self.assertIsNone(self.end(session, 'completed')['applied_to'])
