@@ -23,7 +23,8 @@
 #define GUARD_RECOVER_AGAIN_MS 1000
 
 struct guard {
-    struct session_host host; /* first: sessions point at it */
+    struct session_host host;   /* first: sessions point at it */
+    struct hypervisor *workers; /* the worker's own handle */
     struct guard_callbacks callbacks;
     struct guard_settings settings;
     struct session *live, **live_end;
@@ -523,11 +524,25 @@ void guard_apply(struct guard *guard, const struct guard_settings *settings)
         guard_set_polling(guard, true);
 }
 
+static int guard_start_worker(struct guard *guard, struct event_base *base)
+{
+    const struct worker_callbacks callbacks = {guard_on_touched, guard_on_lost, guard_on_back, guard};
+    struct worker_settings settings = {0};
+    int error = hypervisor_open(&settings.hypervisor);
+
+    if (!error)
+        error = worker_new(&guard->host.worker, base, &settings, &callbacks);
+    if (error)
+        hypervisor_close(settings.hypervisor);
+    else
+        guard->workers = settings.hypervisor;
+    return error;
+}
+
 int guard_new(struct guard **result, struct event_base *base, struct events *events,
               const struct guard_settings *settings, const struct guard_callbacks *callbacks)
 {
     struct guard *guard = calloc(1, sizeof(*guard));
-    struct worker_callbacks from_worker = {guard_on_touched, guard_on_lost, guard_on_back, guard};
 
     if (!guard)
         return -ENOMEM;
@@ -556,7 +571,7 @@ int guard_new(struct guard **result, struct event_base *base, struct events *eve
     if (!error)
         error = surveyor_new(&guard->host.surveyor, base);
     if (!error)
-        error = worker_new(&guard->host.worker, base, &from_worker);
+        error = guard_start_worker(guard, base);
     if (error) {
         guard_free(guard);
         return error;
@@ -575,7 +590,8 @@ void guard_free(struct guard *guard)
     /* What the surveyor gives back may still become a job for the worker, not the other way round. */
     surveyor_free(guard->host.surveyor);
     guard->host.surveyor = NULL;
-    worker_free(guard->host.worker, 1000);
+    if (worker_free(guard->host.worker, 1000))
+        hypervisor_close(guard->workers);
     for (struct session *session = guard->live; session; session = next) {
         next = session->next;
         session_free(session);

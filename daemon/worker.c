@@ -27,6 +27,7 @@ struct notice {
 struct worker {
     struct worker_tools tools; /* worker thread only */
     struct worker_callbacks callbacks;
+    bool never_dies;
     struct handover handover;
     atomic_bool stop;
     atomic_bool connected;
@@ -102,7 +103,8 @@ static void *worker_main(void *context)
 
     while (!atomic_load(&worker->stop)) {
         int64_t now_ms = clock_now_ms();
-        if (now_ms - looked_ms >= WORKER_LOOK_MS) {
+        bool looks = !worker->never_dies || !atomic_load(&worker->connected);
+        if (looks && now_ms - looked_ms >= WORKER_LOOK_MS) {
             atomic_store(&worker->busy_since_ms, now_ms);
             worker_mind_connection(worker);
             atomic_store(&worker->busy_since_ms, 0);
@@ -113,7 +115,7 @@ static void *worker_main(void *context)
 
         struct pollfd fds[2] = {{.fd = handover_fd(&worker->handover), .events = POLLIN},
                                 {.fd = store_fd(worker->tools.store), .events = POLLIN}};
-        if (poll(fds, 2, WORKER_LOOK_MS) > 0 && (fds[0].revents & POLLIN))
+        if (poll(fds, 2, looks ? WORKER_LOOK_MS : -1) > 0 && (fds[0].revents & POLLIN))
             handover_hear(&worker->handover);
     }
     return NULL;
@@ -154,12 +156,12 @@ static void worker_deliver_notices(void *context)
 static void worker_discard(struct worker *worker)
 {
     store_free(worker->tools.store);
-    hypervisor_close(worker->tools.hypervisor);
     pthread_mutex_destroy(&worker->lock);
     free(worker);
 }
 
-int worker_new(struct worker **result, struct event_base *base, const struct worker_callbacks *callbacks)
+int worker_new(struct worker **result, struct event_base *base, const struct worker_settings *settings,
+               const struct worker_callbacks *callbacks)
 {
     struct worker *worker = calloc(1, sizeof(*worker));
 
@@ -168,9 +170,9 @@ int worker_new(struct worker **result, struct event_base *base, const struct wor
     pthread_mutex_init(&worker->lock, NULL);
     worker->callbacks = *callbacks;
     worker->notices_end = &worker->notices;
+    worker->never_dies = settings->never_dies;
+    worker->tools.hypervisor = settings->hypervisor;
     int error = store_new(&worker->tools.store);
-    if (!error)
-        error = hypervisor_open(&worker->tools.hypervisor);
     if (!error)
         error = handover_open(&worker->handover, base, worker_main, worker_deliver_notices, worker);
     if (error) {
@@ -181,12 +183,12 @@ int worker_new(struct worker **result, struct event_base *base, const struct wor
     return 0;
 }
 
-void worker_free(struct worker *worker, int64_t grace_ms)
+bool worker_free(struct worker *worker, int64_t grace_ms)
 {
     struct timespec until;
 
     if (!worker)
-        return;
+        return true;
     atomic_store(&worker->stop, true);
     handover_wake_thread(&worker->handover);
     clock_gettime(CLOCK_REALTIME, &until);
@@ -196,11 +198,12 @@ void worker_free(struct worker *worker, int64_t grace_ms)
         until.tv_sec++;
         until.tv_nsec -= 1000000000;
     }
-    /* A thread that sits in a stopped xenstored cannot be woken: leave it and its data to the end of the process. */
+    /* A thread that sits in a stopped xenstored cannot be woken. */
     if (pthread_timedjoin_np(worker->handover.thread, NULL, &until) != 0)
-        return;
+        return false;
     handover_close(&worker->handover);
     worker_discard(worker);
+    return true;
 }
 
 void worker_submit(struct worker *worker, struct work *work)

@@ -5,7 +5,7 @@
  * libxenstore's calls wait for their reply without a time limit, so none of them is made on the event loop: a stopped
  * xenstored then stops this thread and nothing else. Work is handed over by ownership, run in order, and handed back to
  * the loop, where `done` is called. The thread also turns watch events and a lost or regained connection into calls
- * on the loop. It has a store connection and a hypervisor handle of its own.
+ * on the loop. It has a store connection of its own.
  *
  * worker_new … worker_free and every callback belong to the loop thread; only work.run runs in the worker's.
  */
@@ -23,7 +23,7 @@
 /* What work may use while it runs. `store` answers -ENOTCONN while there is no connection. */
 struct worker_tools {
     struct store *store;
-    struct hypervisor *hypervisor;
+    struct hypervisor *hypervisor; /* the worker_settings' */
 };
 
 struct worker_callbacks {
@@ -35,10 +35,20 @@ struct worker_callbacks {
 
 struct worker;
 
-int worker_new(struct worker **worker, struct event_base *base, const struct worker_callbacks *callbacks);
+struct worker_settings {
+    struct hypervisor
+        *hypervisor; /* for the work alone from here on; NULL in a guest, where there is none to be asked */
+    bool never_dies; /* the connection is a guest's device, which outlives xenstored: no heartbeat */
+};
 
-/* Lets the work already handed over finish for at most grace_ms, ends the thread, calls `done` for what is left. */
-void worker_free(struct worker *worker, int64_t grace_ms);
+int worker_new(struct worker **worker, struct event_base *base, const struct worker_settings *settings,
+               const struct worker_callbacks *callbacks);
+
+/*
+ * Lets the work already handed over finish for at most grace_ms, ends the thread, calls `done` for what is left. False
+ * when the thread has not ended: it and all that it uses are then left to the end of the process.
+ */
+bool worker_free(struct worker *worker, int64_t grace_ms);
 
 /* Takes the work; its `done` is called later, never from inside this function. */
 void worker_submit(struct worker *worker, struct work *work);
