@@ -35,7 +35,43 @@ struct worker {
 
     pthread_mutex_t lock; /* over the notices */
     struct notice *notices, **notices_end;
+    uint8_t coming[sizeof(WORKER_LETTERS) - 1][65536 / 8]; /* a letter and domid with a notice among them */
 };
+
+/* The bit for a token of a letter and a domid; NULL for a word. */
+static uint8_t *worker_coming(struct worker *worker, const char *token, uint8_t *bit)
+{
+    const char *letter = *token ? strchr(WORKER_LETTERS, *token) : NULL;
+    char *end;
+
+    if (!letter || token[1] < '0' || token[1] > '9')
+        return NULL;
+    unsigned long domid = strtoul(token + 1, &end, 10);
+    if (*end || domid > UINT16_MAX)
+        return NULL;
+    *bit = (uint8_t)(1u << domid % 8);
+    return &worker->coming[letter - WORKER_LETTERS][domid / 8];
+}
+
+/* True when it was not set before. Under the lock. */
+static bool worker_set_coming(struct worker *worker, const char *token)
+{
+    uint8_t bit = 0, *bits = worker_coming(worker, token, &bit);
+
+    if (!bits)
+        return true;
+    bool before = *bits & bit;
+    *bits |= bit;
+    return !before;
+}
+
+static void worker_clear_coming(struct worker *worker, const char *token)
+{
+    uint8_t bit = 0, *bits = worker_coming(worker, token, &bit);
+
+    if (bits)
+        *bits &= (uint8_t)~bit;
+}
 
 static void worker_post_notice(struct worker *worker, enum notice_kind what, const char *path, const char *token)
 {
@@ -51,9 +87,16 @@ static void worker_post_notice(struct worker *worker, enum notice_kind what, con
     strcpy(notice->path, path);
     strcpy(notice->token, token);
     pthread_mutex_lock(&worker->lock);
-    *worker->notices_end = notice;
-    worker->notices_end = &notice->next;
+    bool first = worker_set_coming(worker, token);
+    if (first) {
+        *worker->notices_end = notice;
+        worker->notices_end = &notice->next;
+    }
     pthread_mutex_unlock(&worker->lock);
+    if (!first) {
+        free(notice);
+        return;
+    }
     handover_wake_loop(&worker->handover);
 }
 
@@ -142,6 +185,8 @@ static void worker_deliver_notices(void *context)
 
     pthread_mutex_lock(&worker->lock);
     struct notice *notices = worker->notices;
+    for (struct notice *notice = notices; notice; notice = notice->next)
+        worker_clear_coming(worker, notice->token);
     worker->notices = NULL;
     worker->notices_end = &worker->notices;
     pthread_mutex_unlock(&worker->lock);

@@ -26,6 +26,12 @@ struct worker_tools {
     struct hypervisor *hypervisor; /* the worker_settings' */
 };
 
+/*
+ * Tokens are words, or one of these letters followed by a domid ("m7"). Of the latter at most one is on its way to the
+ * loop at a time, which says "look again": what a guest can fire as often as it likes does not fill our memory.
+ */
+#define WORKER_LETTERS "mnag"
+
 struct worker_callbacks {
     void (*touched)(void *context, const char *path, const char *token); /* a watch fired */
     void (*lost)(void *context);                                         /* the connection is gone */
