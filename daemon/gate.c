@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/agent.h"
 #include "daemon/log.h"
 
 #define GATE_CLOSED "n0"
@@ -393,6 +394,8 @@ static int gate_restore_body(struct store *store, store_txn txn, void *context)
     if (error && error != -ENOENT && error != -EMSGSIZE)
         return error;
     error = gate_restore_perms(store, txn, path, journal->target_perms);
+    if (!error && journal->agent_seq)
+        error = agent_release(store, txn, journal->domid);
     return error ? error : journal_drop(store, txn, journal->domid);
 }
 

@@ -9,6 +9,7 @@
 
 #include "daemon/clock.h"
 #include "daemon/log.h"
+#include "daemon/newcomers.h"
 #include "daemon/record.h"
 #include "daemon/timer.h"
 
@@ -25,6 +26,7 @@
 struct guard {
     struct session_host host;   /* first: sessions point at it */
     struct hypervisor *workers; /* the worker's own handle */
+    struct newcomers *newcomers;
     struct guard_callbacks callbacks;
     struct guard_settings settings;
     struct session *live, **live_end;
@@ -46,6 +48,7 @@ struct guard_watch {
     struct work work;
     uint16_t domid;
     bool set;
+    bool agent; /* its answers as well; they are first watched when it is asked */
 };
 
 /*
@@ -69,6 +72,10 @@ static void guard_watch_run(struct work *work, const struct worker_tools *tools)
         if (error && error != -ENOTCONN) /* without a connection there are no watches; they are set when it is back */
             log_warning("domain %u: watching %s: %s", watch->domid, path, strerror(-error));
     }
+    if (watch->agent && watch->set)
+        agent_watch(tools->store, watch->domid);
+    else if (watch->agent)
+        agent_unwatch(tools->store, watch->domid);
 }
 
 static void guard_watch_done(struct work *work)
@@ -76,7 +83,7 @@ static void guard_watch_done(struct work *work)
     free(work);
 }
 
-static void guard_watch(struct guard *guard, uint16_t domid, bool set)
+static void guard_watch(struct guard *guard, uint16_t domid, bool agent, bool set)
 {
     struct guard_watch *watch = calloc(1, sizeof(*watch));
 
@@ -88,6 +95,7 @@ static void guard_watch(struct guard *guard, uint16_t domid, bool set)
     watch->work.done = guard_watch_done;
     watch->domid = domid;
     watch->set = set;
+    watch->agent = agent;
     worker_submit(guard->host.worker, &watch->work);
 }
 
@@ -324,6 +332,7 @@ static void guard_on_touched(void *context, const char *path, const char *token)
         int error = domains_look(guard->host.domains, guard->host.hypervisor);
         if (error)
             log_warning("listing domains failed: %s", strerror(-error));
+        newcomers_look(guard->newcomers);
         if (*token == 'i')
             guard_look_for_heirs(guard);
         guard_observe_all(guard);
@@ -333,6 +342,8 @@ static void guard_on_touched(void *context, const char *path, const char *token)
     char letter;
     if (sscanf(token, "%c%u", &letter, &domid) != 2 || domid > UINT16_MAX)
         return;
+    if (letter == NEWCOMERS_WATCH_LETTER)
+        newcomers_touched(guard->newcomers, (uint16_t)domid);
     struct session *session = guard_find_domain(guard, (uint16_t)domid);
     if (!session)
         return; /* an event that was under way when its watch was removed */
@@ -340,6 +351,8 @@ static void guard_on_touched(void *context, const char *path, const char *token)
         session_touched(session);
     else if (letter == 'n')
         guard_read_name(guard, (uint16_t)domid);
+    else if (letter == AGENT_WATCH_LETTER)
+        session_agent_touched(session);
 }
 
 static void guard_on_lost(void *context)
@@ -361,9 +374,12 @@ static void guard_on_back(void *context)
     if (guard->recovered)
         events_emit(guard->host.events, "store.back", json_object());
     guard_start_recovery(guard);
+    newcomers_look(guard->newcomers);
+    newcomers_back(guard->newcomers);
     for (struct session *session = guard->live; session; session = session->next) {
-        guard_watch(guard, session->gate.journal.domid, true);
+        guard_watch(guard, session->gate.journal.domid, session->agent.asked, true);
         session_touched(session);
+        session_agent_touched(session);
     }
 }
 
@@ -504,7 +520,7 @@ static void guard_on_gone(void *context, struct session *session)
         guard->live_end = link;
     session->next = NULL;
     guard->live_count--;
-    guard_watch(guard, session->gate.journal.domid, false);
+    guard_watch(guard, session->gate.journal.domid, session->agent.asked, false);
     session_free(guard->gone[guard->gone_next]);
     guard->gone[guard->gone_next] = session;
     guard->gone_next = (guard->gone_next + 1) % GUARD_REMEMBERED;
@@ -535,7 +551,8 @@ static int guard_start_worker(struct guard *guard, struct event_base *base)
     if (error)
         hypervisor_close(settings.hypervisor);
     else
-        guard->workers = settings.hypervisor;
+        newcomers_use(guard->newcomers, guard->host.worker);
+    guard->workers = error ? NULL : settings.hypervisor;
     return error;
 }
 
@@ -566,6 +583,8 @@ int guard_new(struct guard **result, struct event_base *base, struct events *eve
         error = hypervisor_open(&guard->host.hypervisor);
     if (!error)
         error = domains_look(guard->host.domains, guard->host.hypervisor);
+    if (!error)
+        error = newcomers_new(&guard->newcomers, base, guard->host.hypervisor, events);
     if (!error)
         error = survey_new(&guard->host.survey);
     if (!error)
@@ -598,6 +617,7 @@ void guard_free(struct guard *guard)
     }
     for (size_t i = 0; i < GUARD_REMEMBERED; i++)
         session_free(guard->gone[i]);
+    newcomers_free(guard->newcomers);
     survey_free(guard->host.survey);
     if (guard->poll)
         event_free(guard->poll);
@@ -627,10 +647,10 @@ int guard_begin(struct guard *guard, uint16_t domid, const struct session_option
     if (domain.dying)
         return -ESRCH;
     /* Before the session's first job: what is written from the gate's closing on must not be missed. */
-    guard_watch(guard, domid, true);
+    guard_watch(guard, domid, false, true);
     error = session_new(session, &guard->host, &domain, options);
     if (error) {
-        guard_watch(guard, domid, false);
+        guard_watch(guard, domid, false, false);
         return error;
     }
     *guard->live_end = *session;

@@ -36,6 +36,7 @@ static const struct journal_key {
     NUMBER_KEY("max-kib", max_kib),
     NUMBER_KEY("cap-kib", cap_kib),
     NUMBER_KEY("cap-past-kib", cap_past_kib),
+    NUMBER_KEY("agent-seq", agent_seq),
 };
 
 #define JOURNAL_KEYS (sizeof(journal_keys) / sizeof(journal_keys[0]))

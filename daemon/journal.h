@@ -45,6 +45,7 @@ struct journal {
     char private_nodes[JOURNAL_PRIVATE_MAX]; /* children of ~/memory that were "n0" before; names with blanks between */
     uint64_t max_kib;                        /* the toolstack's latest max_pages */
     uint64_t cap_kib;      /* what this daemon set, or is about to set, in its place; 0 = nothing yet */
+    uint64_t agent_seq;    /* of the request to the guest's agent that is to be taken back; 0 = none */
     uint64_t cap_past_kib; /* the cap before that one: a crash may have come before the change; 0 = none */
 };
 

@@ -95,7 +95,7 @@ static int lookup_take(struct lookup *lookup, const struct worker_tools *tools, 
     found->has_static_max = lookup_read_kib(tools->store, domain->domid, "memory/static-max", &found->static_max_kib);
     lookup_read_perms(tools->store, domain->domid, "memory", found->memory_perms);
     lookup_read_perms(tools->store, domain->domid, "memory/target", found->target_perms);
-    return 0;
+    return agent_look(tools->store, domain->domid, &found->agent);
 }
 
 /* The domain of this domid alone: a domid goes before a name, as in xl. */

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "daemon/agent.h"
 #include "daemon/hypervisor.h"
 #include "daemon/session.h"
 #include "daemon/worker.h"
@@ -21,6 +22,7 @@ struct lookup_domain {
     char name[SESSION_NAME_MAX]; /* "" when it has none that fits */
     bool has_target, has_static_max;
     uint64_t target_kib, static_max_kib;
+    struct agent_view agent;                                           /* of one domain; not looked at for all */
     char memory_perms[STORE_PERMS_MAX], target_perms[STORE_PERMS_MAX]; /* "" when there is no such node */
 };
 

@@ -86,11 +86,11 @@ static void domain_show_found(struct waiter *waiter, const struct lookup_domain 
     struct guard *guard = waiter->methods->guard;
     struct domain_show *show = calloc(1, sizeof(*show));
     json_t *record = domain_record(waiter->methods, found);
-    json_t *more = json_pack("{s:o,s:s?,s:s?,s:o}", "static_max_kib",
+    json_t *more = json_pack("{s:o,s:s?,s:s?,s:o,s:o}", "static_max_kib",
                              found->has_static_max ? json_integer((json_int_t)found->static_max_kib) : json_null(),
                              "memory_permissions", *found->memory_perms ? found->memory_perms : NULL,
                              "target_permissions", *found->target_perms ? found->target_perms : NULL, "guest_page_kib",
-                             domain_guest_page_kib(guard_hypervisor(guard)));
+                             domain_guest_page_kib(guard_hypervisor(guard)), "agent", record_agent(&found->agent));
     (void)count;
 
     if (!show || !record || !more || json_object_update(record, more) < 0) {

@@ -278,7 +278,8 @@ static bool begin_read_member(struct rpc_call *call, struct p2mg_policy *policy,
     if (strcmp(key, "require") == 0) {
         if (json_is_string(value) && p2mg_require_parse(json_string_value(value), &policy->require) == 0)
             return true;
-        methods_fail_param(call, where, "not a strength of hold that this daemon knows", "\"gate\" or \"settled\"");
+        methods_fail_param(call, where, "not a strength of hold that this daemon knows",
+                           "\"gate\", \"settled\" or \"agent\"");
         return false;
     }
     if (!member) {

@@ -9,6 +9,7 @@
 
 #include "daemon/clock.h"
 #include "daemon/log.h"
+#include "daemon/session-agent.h"
 
 static json_t *record_kib_or_null(uint64_t kib, bool known)
 {
@@ -136,22 +137,22 @@ json_t *record_session(const struct session *session)
         "outcome", p2mg_outcome_name(session->outcome), "hold", options->detached ? "detached" : "connection", "owner",
         "pid", (json_int_t)options->pid, "uid", (json_int_t)options->uid, "policy", record_policy(&options->policy),
         "attempt", (json_int_t)session->attempt, "begun_ms", (json_int_t)session->begun_wall_ms);
-    json_t *sizes =
-        json_pack("{s:o,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:I,s:b,s:I,s:o,s:I,s:o}", "held_after_ms",
-                  session->held_after_ms < 0 ? json_null() : json_integer(session->held_after_ms), "deadline_in_ms",
-                  (json_int_t)(left_ms > 0 ? left_ms : 0), "target_kib",
-                  record_kib_or_null(strtoull(journal->target, NULL, 10), session->gate.taken), "deferred_target_kib",
-                  record_deferred(session), "wanted_target_kib",
-                  record_kib_or_null(session_wanted_target_kib(session), session->gate.taken), "pin_kib",
-                  record_kib_or_null(strtoull(journal->pin, NULL, 10), *journal->pin), "offset_kib",
-                  session->rest.learned ? json_integer(session->rest.offset_kib) : json_null(), "cap_kib",
-                  record_kib_or_null(journal->cap_kib, session->gate.taken), "max_kib",
-                  record_kib_or_null(journal->max_kib, session->gate.taken), "baseline",
-                  session->has_baseline ? record_figures(&session->baseline, record_page_kib(session)) : json_null(),
-                  "tot_kib", (json_int_t)(session->seen.tot_pages * record_page_kib(session)), "suspended",
-                  (int)session->seen.suspended, "changes", (json_int_t)session->changes, "generation_changes",
-                  record_number(session->generation_steps / 2), "longest_gap_ms", (json_int_t)session->longest_gap_ms,
-                  "applied_to", session->applied_to ? json_integer(session->applied_to) : json_null());
+    json_t *sizes = json_pack(
+        "{s:o,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:I,s:b,s:I,s:o,s:I,s:o,s:o}", "held_after_ms",
+        session->held_after_ms < 0 ? json_null() : json_integer(session->held_after_ms), "deadline_in_ms",
+        (json_int_t)(left_ms > 0 ? left_ms : 0), "target_kib",
+        record_kib_or_null(strtoull(journal->target, NULL, 10), session->gate.taken), "deferred_target_kib",
+        record_deferred(session), "wanted_target_kib",
+        record_kib_or_null(session_wanted_target_kib(session), session->gate.taken), "pin_kib",
+        record_kib_or_null(strtoull(journal->pin, NULL, 10), *journal->pin), "offset_kib",
+        session->rest.learned ? json_integer(session->rest.offset_kib) : json_null(), "cap_kib",
+        record_kib_or_null(journal->cap_kib, session->gate.taken), "max_kib",
+        record_kib_or_null(journal->max_kib, session->gate.taken), "baseline",
+        session->has_baseline ? record_figures(&session->baseline, record_page_kib(session)) : json_null(), "tot_kib",
+        (json_int_t)(session->seen.tot_pages * record_page_kib(session)), "suspended", (int)session->seen.suspended,
+        "changes", (json_int_t)session->changes, "generation_changes", record_number(session->generation_steps / 2),
+        "longest_gap_ms", (json_int_t)session->longest_gap_ms, "applied_to",
+        session->applied_to ? json_integer(session->applied_to) : json_null(), "agent", session_agent_record(session));
 
     if (!object || !sizes || json_object_update_missing(object, sizes) < 0) {
         json_decref(object);
@@ -201,6 +202,29 @@ json_t *record_verdict(const struct session *session, const struct verdict *verd
         (json_int_t)facts->max_gap_ms, "deferred_target_kib", record_deferred(session), "backoff_ms",
         verdict->verdict == P2MG_VERDICT_RETRY ? json_integer(session_backoff_ms(session, session->attempt + 1))
                                                : json_null());
+}
+
+json_t *record_agent(const struct agent_view *view)
+{
+    json_t *features = json_array();
+
+    if (!view->present) {
+        json_decref(features);
+        return json_null();
+    }
+    for (unsigned bit = 0; features && bit < 8 * sizeof(view->features.has); bit++) {
+        if (view->features.has & 1u << bit &&
+            json_array_append_new(features, json_string(p2mg_feature_name((enum p2mg_feature)(1u << bit)))) < 0) {
+            json_decref(features);
+            features = NULL;
+        }
+    }
+    bool refused = view->answered && view->answer.kind == P2MG_ANSWER_REFUSED;
+    return json_pack("{s:I,s:s?,s:o,s:s?,s:o,s:s?}", "protocol", (json_int_t)view->features.protocol, "version",
+                     *view->features.version ? view->features.version : NULL, "features", features, "state",
+                     view->answered ? p2mg_answer_name(view->answer.kind) : NULL, "seq",
+                     view->answered ? json_integer(view->answer.seq) : json_null(), "text",
+                     refused ? view->answer.text : NULL);
 }
 
 /* The log gets every event as well: what an operator reads there and what a client sees are the same story. */

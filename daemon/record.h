@@ -11,6 +11,9 @@
 
 #include "daemon/session.h"
 
+/* What stands in the nodes of a guest's agent; null when there is none. */
+json_t *record_agent(const struct agent_view *view);
+
 json_t *record_session(const struct session *session);
 json_t *record_verdict(const struct session *session, const struct verdict *verdict, const struct verdict_facts *facts,
                        const struct session_figures *now, bool final);

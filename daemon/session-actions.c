@@ -7,6 +7,7 @@
 #include "daemon/clock.h"
 #include "daemon/log.h"
 #include "daemon/record.h"
+#include "daemon/session-agent.h"
 #include "daemon/session-job.h"
 #include "daemon/session-observe.h"
 #include "daemon/timer.h"
@@ -124,6 +125,7 @@ void session_begin_freezing(struct session *session)
 static void session_count_attempt(struct session *session)
 {
     session->attempt++;
+    session_agent_forget(session);
     event_del(session->grace_timer);
     session_begin_freezing(session);
     record_emit(session, "session.retry", "{s:I}", "attempt", (json_int_t)session->attempt);
@@ -169,7 +171,7 @@ void action_give_up(struct session *session)
     action_thaw(session);
 }
 
-static void session_fail(struct session *session, enum p2mg_reason reason)
+void session_fail(struct session *session, enum p2mg_reason reason)
 {
     if (session->ending == P2MG_REASON_NONE)
         session->ending = reason;
@@ -251,7 +253,7 @@ bool guard_baseline_holds(struct session *session)
 {
     if (guard_needs_gate_only(session))
         return !session->report.reopened;
-    return !session->report.balloon_active && !session->report.reopened &&
+    return !session->report.balloon_active && !session->report.reopened && session_agent_holds(session) &&
            session->report.tot_pages * session_page_kib(session) == session->baseline.tot_kib;
 }
 

@@ -18,6 +18,10 @@ void action_expose(struct session *session);
 void action_open_window(struct session *session);
 void action_sync(struct session *session);
 void action_close(struct session *session);
+void action_ask(struct session *session);
+void action_await_agent(struct session *session);
+void action_do_without_agent(struct session *session);
+void action_fail_agent(struct session *session);
 void action_settle(struct session *session);
 void action_settle_again(struct session *session);
 void action_baseline(struct session *session);
@@ -39,11 +43,22 @@ void action_bury(struct session *session);
 
 bool guard_needs_gate_only(struct session *session);
 bool guard_gate_was_open(struct session *session);
+bool guard_wants_agent(struct session *session);
+bool guard_agent_is_frozen(struct session *session);
+bool guard_agent_is_at_it(struct session *session);
+bool guard_agent_thawed(struct session *session);
+bool guard_agent_may_come(struct session *session);
+bool guard_agent_is_awaited(struct session *session);
+bool guard_agent_is_required(struct session *session);
+bool guard_agent_is_lost(struct session *session);
 bool guard_is_at_rest(struct session *session);
 bool guard_baseline_holds(struct session *session);
 bool guard_size_moved(struct session *session);
 bool guard_survey_stands(struct session *session);
 bool guard_survey_may_pass(struct session *session);
+
+/* It could not be held, for this reason. */
+void session_fail(struct session *session, enum p2mg_reason reason);
 
 /* An attempt's time to hold begins. */
 void session_begin_freezing(struct session *session);

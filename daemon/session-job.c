@@ -26,6 +26,9 @@ void session_submit(struct session *session, enum session_operation operation, u
     job->pin_kib = pin_kib;
     job->open = open;
     job->cap_pages = cap_pages;
+    job->seq = session->agent.seq;
+    job->lease_s = session->agent.lease_s;
+    job->view = session->agent.view;
     job->wanted_before_kib = session_wanted_target_kib(session);
     job->young = domains_is_young(session->host->domains, session->gate.journal.uuid);
     job->forward = session->outcome == P2MG_OUTCOME_COMPLETED || session->heir;
@@ -75,8 +78,14 @@ void session_job_run(struct work *work, const struct worker_tools *tools)
     case OPERATION_TAKE:
         job->error = gate_take(&job->gate, tools, job->young, &job->report);
         break;
+    case OPERATION_ASK:
+        job->error = agent_ask(tools->store, &job->gate.journal, job->seq, job->lease_s, &job->view);
+        break;
     case OPERATION_SYNC:
         job->error = gate_sync(&job->gate, tools, job->pin_kib, job->open, job->cap_pages, &job->report);
+        /* A verdict may rest on this look: the agent's word is part of it. */
+        if (!job->error && job->seq)
+            job->listened = agent_listen(tools->store, job->gate.journal.domid, &job->view) == 0;
         break;
     case OPERATION_RESTORE:
         session_job_restore(job, tools);
@@ -89,6 +98,8 @@ enum session_event session_job_event(const struct session_job *job)
     switch (job->error) {
     case 0:
         return job->report.deferred || job->report.reopened ? EVENT_DISTURBED : EVENT_DONE;
+    case -ENODATA:
+        return job->operation == OPERATION_ASK ? EVENT_ANSWERED : EVENT_FAILED; /* by there being nobody */
     case -ESRCH:
         return EVENT_GONE;
     case -EHOSTDOWN:
@@ -101,7 +112,8 @@ enum session_event session_job_event(const struct session_job *job)
 static void session_job_log_failure(const struct session_job *job)
 {
     const struct session *session = job->session;
-    static const char *const doing[] = {"closing the gate", "keeping the gate", "putting everything back"};
+    static const char *const doing[] = {"closing the gate", "asking the guest's agent", "keeping the gate",
+                                        "putting everything back"};
     struct log_subject subject = {session->gate.journal.domid, session->id, NULL};
 
     log_about(LOG_WARNING, &subject, "%s failed: %s", doing[job->operation], strerror(-job->error));
@@ -114,7 +126,9 @@ void session_job_tell(const struct session_job *job)
     const struct journal *journal = &session->gate.journal;
     uint64_t wanted_kib = session_wanted_target_kib(session);
 
-    if (job->error && job->error != -EHOSTDOWN && job->error != -ESRCH)
+    bool nobody = job->operation == OPERATION_ASK && job->error == -ENODATA;
+
+    if (job->error && job->error != -EHOSTDOWN && job->error != -ESRCH && !nobody)
         session_job_log_failure(job);
     if (report->deferred)
         record_emit(session, "target.deferred", "{s:I,s:I,s:{s:I},s:{s:I}}", "target_kib", (json_int_t)wanted_kib,

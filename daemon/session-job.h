@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the worker does for a session: one call of gate.h, with the session's copy of the gate.
+ * What the worker does for a session: one call of gate.h or agent.h, with the session's copy of the gate.
  *
  * A job is owned by the session, then by the worker, then by the session again; the session keeps nothing of it but the
  * pointer that says that it is away. session_job_run is the worker's, the rest the loop's. Orders for
@@ -12,12 +12,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "daemon/agent.h"
 #include "daemon/gate.h"
 #include "daemon/session.h"
 #include "daemon/worker.h"
 
 enum session_operation {
     OPERATION_TAKE,
+    OPERATION_ASK,    /* the guest's agent, to freeze */
     OPERATION_SYNC,   /* pin_kib, open and cap_pages are gate_sync's */
     OPERATION_RESTORE /* and passes the target on to the guest's new domain */
 };
@@ -30,6 +32,9 @@ struct session_job {
     uint64_t pin_kib, cap_pages;
     uint64_t wanted_before_kib; /* the toolstack's wish as known before */
     bool open, young;
+    uint32_t seq, lease_s; /* of the request to the agent; 0 = none stands */
+    struct agent_view view;
+    bool listened;       /* its answer in `view` is of now */
     bool forward;        /* OPERATION_RESTORE: the guest may have a new domain on this host */
     uint16_t applied_to; /* after OPERATION_RESTORE: the domain that got the target */
     struct gate_report report;

@@ -12,6 +12,7 @@
 #include "daemon/log.h"
 #include "daemon/record.h"
 #include "daemon/session-actions.h"
+#include "daemon/session-agent.h"
 #include "daemon/session-job.h"
 #include "daemon/session-observe.h"
 #include "daemon/timer.h"
@@ -38,8 +39,8 @@ void session_arm_step(struct session *session, int64_t delay_ms)
 /* Events that came while a job was away are handled in the order of their weight, the heaviest first. */
 static void session_handle_pending(struct session *session)
 {
-    static const enum session_event order[] = {EVENT_GONE,  EVENT_STOP,  EVENT_TIMEOUT, EVENT_RETRY,
-                                               EVENT_TIMER, EVENT_STILL, EVENT_TOUCHED};
+    static const enum session_event order[] = {EVENT_GONE,  EVENT_STOP,     EVENT_TIMEOUT, EVENT_RETRY,
+                                               EVENT_TIMER, EVENT_ANSWERED, EVENT_STILL,   EVENT_TOUCHED};
 
     for (size_t i = 0; i < sizeof(order) / sizeof(order[0]) && !session->away; i++) {
         if (session->pending & (1u << order[i])) {
@@ -65,6 +66,10 @@ static void session_take_in_job(struct session *session, const struct session_jo
         session->ending = P2MG_REASON_NOT_GUARDABLE;
     if (session->step == STEP_HELD && job->report.reopened)
         session->gate_opened = true;
+    if (job->operation == OPERATION_ASK)
+        session_agent_asked(session, job->error, &job->view);
+    else if (job->listened)
+        session_agent_hear(session, &job->view);
     session_job_tell(job);
 }
 
@@ -122,12 +127,12 @@ static enum session_event session_prefer_stop(struct session *session, enum sess
     return EVENT_STOP;
 }
 
-static void session_clear_pending(struct session *session)
+void session_go_on(struct session *session)
 {
     struct session_host *host = session->host;
 
     session_handle_pending(session);
-    if (session->step == STEP_GONE && !session->away)
+    if (session->step == STEP_GONE && !session->away && !session->agent.away)
         host->gone(host->context, session);
 }
 
@@ -138,13 +143,13 @@ void session_job_done(struct work *work)
     enum session_event event = session_job_event(job);
     bool looked = job->operation == OPERATION_SYNC;
 
+    session_take_in_job(session, job); /* still away: what this brings is handled after the job's own event */
     session->away = false;
-    session_take_in_job(session, job);
     free(job);
     session_handle(session, session_prefer_stop(session, event));
     if (looked && session->check_running && !session->away)
         session_go_on_checking(session);
-    session_clear_pending(session);
+    session_go_on(session);
 }
 
 void session_order_done(struct work *work)
@@ -160,7 +165,7 @@ void session_order_done(struct work *work)
         session_take_in_survey(session);
     else
         session_handle(session, event);
-    session_clear_pending(session);
+    session_go_on(session);
 }
 
 /* ---- timers ---- */
@@ -208,6 +213,7 @@ void session_quiet_timers(struct session *session)
     event_del(session->freeze_timer);
     event_del(session->end_timer);
     event_del(session->grace_timer);
+    session_agent_quiet_timers(session);
 }
 
 /* ---- the table ---- */
@@ -241,12 +247,30 @@ static const struct session_rule {
     {STEP_QUIET, EVENT_DISTURBED, ALWAYS, DO(open_window), STEP_QUIET},
     {STEP_QUIET, EVENT_TIMER, ALWAYS, DO(close), STEP_CLOSING},
 
+    {STEP_CLOSING, EVENT_DONE, IF(wants_agent), DO(ask), STEP_ASKING},
     {STEP_CLOSING, EVENT_DONE, ALWAYS, DO(settle), STEP_SETTLING},
     {STEP_CLOSING, EVENT_DISTURBED, ALWAYS, DO(expose), STEP_PINNING},
     {STEP_CLOSING, EVENT_TIMER, ALWAYS, DO(close), STEP_CLOSING},
 
+    {STEP_ASKING, EVENT_DONE, ALWAYS, DO(await_agent), STEP_ASKING},
+    {STEP_ASKING, EVENT_ANSWERED, IF(agent_is_frozen), DO(settle), STEP_SETTLING},
+    {STEP_ASKING, EVENT_ANSWERED, IF(agent_is_at_it), DO(await_agent), STEP_ASKING},
+    {STEP_ASKING, EVENT_ANSWERED, IF(agent_thawed), DO(ask), STEP_ASKING},
+    {STEP_ASKING, EVENT_ANSWERED, IF(agent_may_come), DO(await_agent), STEP_ASKING},
+    {STEP_ASKING, EVENT_ANSWERED, IF(agent_is_required), DO(fail_agent), STEP_THAWING},
+    {STEP_ASKING, EVENT_ANSWERED, ALWAYS, DO(do_without_agent), STEP_SETTLING},
+    {STEP_ASKING, EVENT_TIMER, IF(agent_may_come), DO(ask), STEP_ASKING},
+    {STEP_ASKING, EVENT_TIMER, IF(agent_is_awaited), DO(await_agent), STEP_ASKING},
+    {STEP_ASKING, EVENT_TIMER, IF(agent_is_required), DO(fail_agent), STEP_THAWING},
+    {STEP_ASKING, EVENT_TIMER, ALWAYS, DO(do_without_agent), STEP_SETTLING},
+    {STEP_ASKING, EVENT_TIMEOUT, IF(agent_is_required), DO(fail_agent), STEP_THAWING},
+    {STEP_ASKING, EVENT_TOUCHED, ALWAYS, DO(sync), STEP_ASKING},
+    {STEP_ASKING, EVENT_DISTURBED, IF(gate_was_open), DO(expose), STEP_PINNING},
+    {STEP_ASKING, EVENT_DISTURBED, ALWAYS, DO(await_agent), STEP_ASKING},
+
     {STEP_SETTLING, EVENT_TOUCHED, ALWAYS, DO(sync), STEP_SETTLING},
     {STEP_SETTLING, EVENT_DISTURBED, IF(gate_was_open), DO(expose), STEP_PINNING},
+    {STEP_SETTLING, EVENT_STILL, IF(agent_is_lost), DO(ask), STEP_ASKING},
     {STEP_SETTLING, EVENT_STILL, IF(is_at_rest), DO(baseline), STEP_BASELINING},
     {STEP_SETTLING, EVENT_STILL, ALWAYS, DO(expose), STEP_PINNING},
 
@@ -258,6 +282,7 @@ static const struct session_rule {
     {STEP_BASELINING, EVENT_TIMER, ALWAYS, DO(baseline), STEP_BASELINING},
 
     {STEP_SURVEYING, EVENT_SURVEYED, IF(size_moved), DO(settle_again), STEP_SETTLING},
+    {STEP_SURVEYING, EVENT_SURVEYED, IF(agent_is_lost), DO(settle_again), STEP_SETTLING},
     {STEP_SURVEYING, EVENT_SURVEYED, IF(survey_stands), DO(hold), STEP_HELD},
     {STEP_SURVEYING, EVENT_SURVEYED, IF(needs_gate_only), DO(hold), STEP_HELD}, /* verdicts say that it is unknown */
     {STEP_SURVEYING, EVENT_SURVEYED, IF(survey_may_pass), DO(settle_again), STEP_SETTLING},
@@ -297,6 +322,7 @@ static const struct session_rule {
     WHILE_FREEZING(STEP_PINNING),
     WHILE_FREEZING(STEP_QUIET),
     WHILE_FREEZING(STEP_CLOSING),
+    WHILE_FREEZING(STEP_ASKING),
     WHILE_FREEZING(STEP_SETTLING),
     WHILE_FREEZING(STEP_BASELINING),
     WHILE_FREEZING(STEP_SURVEYING),
@@ -350,9 +376,8 @@ struct session_rule_view session_rule_at(size_t index)
 
 const char *session_step_name(enum session_step step)
 {
-    static const char *const names[STEP_COUNT] = {"gating",   "pinning",    "quiet",     "closing",
-                                                  "settling", "baselining", "surveying", "held",
-                                                  "backoff",  "thawing",    "gone"};
+    static const char *const names[STEP_COUNT] = {"gating",     "pinning",   "quiet", "closing", "asking",  "settling",
+                                                  "baselining", "surveying", "held",  "backoff", "thawing", "gone"};
     return step < STEP_COUNT ? names[step] : "unknown";
 }
 
@@ -366,7 +391,8 @@ static int session_make_timers(struct session *session)
     session->freeze_timer = evtimer_new(base, session_on_freeze_timer, session);
     session->end_timer = evtimer_new(base, session_on_deadline, session);
     session->grace_timer = evtimer_new(base, session_on_grace_timer, session);
-    return session->timer && session->freeze_timer && session->end_timer && session->grace_timer ? 0 : -ENOMEM;
+    bool made = session->timer && session->freeze_timer && session->end_timer && session->grace_timer;
+    return made ? session_agent_make_timers(session) : -ENOMEM;
 }
 
 static void session_name_itself(struct session *session)
@@ -427,6 +453,7 @@ void session_free(struct session *session)
     session_free_timer(session->freeze_timer);
     session_free_timer(session->end_timer);
     session_free_timer(session->grace_timer);
+    session_agent_free_timers(session);
     session_unmap(session);
     free(session);
 }
@@ -525,9 +552,9 @@ enum p2mg_state session_state(const struct session *session)
 const char *session_phase(const struct session *session)
 {
     static const char *const phases[STEP_COUNT] = {
-        [STEP_GATING] = "gate",      [STEP_PINNING] = "pin",     [STEP_QUIET] = "pin",
-        [STEP_CLOSING] = "pin",      [STEP_SETTLING] = "settle", [STEP_BASELINING] = "settle",
-        [STEP_SURVEYING] = "survey", [STEP_BACKOFF] = "backoff",
+        [STEP_GATING] = "gate",       [STEP_PINNING] = "pin",      [STEP_QUIET] = "pin",
+        [STEP_CLOSING] = "pin",       [STEP_ASKING] = "agent",     [STEP_SETTLING] = "settle",
+        [STEP_BASELINING] = "settle", [STEP_SURVEYING] = "survey", [STEP_BACKOFF] = "backoff",
     };
     return phases[session->step];
 }

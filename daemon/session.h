@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "daemon/agent.h"
 #include "daemon/domains.h"
 #include "daemon/events.h"
 #include "daemon/gate.h"
@@ -39,6 +40,7 @@ enum session_step {
     STEP_PINNING,    /* putting the pin in the target and showing it */
     STEP_QUIET,      /* the pin is visible; the quiet window runs */
     STEP_CLOSING,    /* closing the gate over the pin */
+    STEP_ASKING,     /* the guest's agent was asked to freeze, and has not said that it is */
     STEP_SETTLING,   /* waiting for tot_pages to stand still */
     STEP_BASELINING, /* capping at the size reached, reading everything once more */
     STEP_SURVEYING,  /* reading the p2m's structure, the last part of the baseline */
@@ -61,6 +63,7 @@ enum session_event {
     EVENT_RETRY,     /* guard.retry */
     EVENT_TIMER,     /* the step's own timer */
     EVENT_STILL,     /* tot_pages has stood still for the settle window */
+    EVENT_ANSWERED,  /* the agent has answered, or there is none */
     EVENT_SURVEYED,  /* the survey asked for is in `surveyed` */
     EVENT_TOUCHED,   /* something under ~/memory, or max_pages, was written: look and put right */
     EVENT_COUNT
@@ -101,7 +104,29 @@ struct session_figures {
 };
 
 /* What can change while a guest is held, in the order of the reasons that it makes. */
-enum session_change { CHANGE_TOT_PAGES, CHANGE_GENERATION, CHANGE_STRUCTURE, CHANGE_PHYSMAP, CHANGE_COUNT };
+enum session_change {
+    CHANGE_TOT_PAGES,
+    CHANGE_GENERATION,
+    CHANGE_STRUCTURE,
+    CHANGE_PHYSMAP,
+    CHANGE_AGENT, /* where it is required: it was not frozen all the time */
+    CHANGE_COUNT
+};
+
+/* The guest's agent, as far as this session is concerned. */
+struct session_agent {
+    bool asked;             /* ever */
+    uint32_t seq;           /* of the request that stands; 0 = none */
+    uint32_t lease_s;       /* its lease */
+    bool lost;              /* somebody wrote over it */
+    bool was_frozen;        /* it was answered with "frozen" once */
+    bool done_without;      /* for this attempt */
+    struct agent_view view; /* what the guest's nodes said last */
+    unsigned away;          /* readings and renewals at the worker */
+    bool listening;         /* a reading is */
+    int64_t listened_ms, told_ms;
+    struct event *listen_timer, *lease_timer;
+};
 
 struct session_options {
     struct p2mg_policy policy;
@@ -122,6 +147,7 @@ struct session {
     struct gate_report report; /* what that job found */
     struct rest rest;
     uint64_t videoram_kib;
+    struct session_agent agent;
 
     struct hypervisor_p2m *p2m;    /* NULL when the guest has none, and while thawing */
     bool p2m_missing;              /* a PV guest whose shared info page cannot be mapped */
@@ -186,6 +212,9 @@ void session_observe(struct session *session, const struct hypervisor_domain *do
 /* A watch below ~/memory fired, or the connection to xenstored came back. */
 void session_touched(struct session *session);
 
+/* A watch on the answers of the guest's agent fired. */
+void session_agent_touched(struct session *session);
+
 /* A second domain with the guest's uuid has come up on this host. */
 void session_set_heir(struct session *session, uint16_t domid);
 
@@ -214,7 +243,7 @@ struct verdict session_judge(struct session *session, bool silent, bool binding,
 
 enum p2mg_state session_state(const struct session *session);
 
-/* "gate", "pin" or "settle" while freezing, else NULL. */
+/* What freezing is at ("gate", "pin", "agent", …), else NULL. */
 const char *session_phase(const struct session *session);
 
 /* How long the guest is left alone, its gate shut, before this attempt (2 or more) makes it settle. */
@@ -227,6 +256,9 @@ uint64_t session_wanted_target_kib(const struct session *session);
 
 /* Handles an event now, or when the job at hand is back. */
 void session_post(struct session *session, enum session_event event);
+
+/* Something that was away is back: handles what came meanwhile, and buries a session that waited for nothing else. */
+void session_go_on(struct session *session);
 
 /* Handles it at once: the last thing that an action does. */
 void session_handle(struct session *session, enum session_event event);

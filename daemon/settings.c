@@ -127,7 +127,7 @@ static int settings_take_policy(struct settings_reader *reader, const char *name
 
     if (strcmp(name, "require") == 0) {
         if (p2mg_require_parse(value, &reader->next.policy.require))
-            return settings_refuse(reader, "require is '%s', expected gate or settled", value);
+            return settings_refuse(reader, "require is '%s', expected gate, settled or agent", value);
         return 1;
     }
     if (!member)

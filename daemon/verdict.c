@@ -31,6 +31,11 @@ static bool verdict_physmap_changed(const struct verdict_facts *facts)
     return facts->physmap_changed;
 }
 
+static bool verdict_agent_thawed(const struct verdict_facts *facts)
+{
+    return facts->agent_thawed;
+}
+
 static bool verdict_gate_opened(const struct verdict_facts *facts)
 {
     return facts->gate_opened;
@@ -69,6 +74,7 @@ static const struct verdict_rule {
     {verdict_generation_changed, P2MG_VERDICT_RETRY, P2MG_REASON_GENERATION_CHANGED},
     {verdict_structure_changed, P2MG_VERDICT_RETRY, P2MG_REASON_STRUCTURE_CHANGED},
     {verdict_physmap_changed, P2MG_VERDICT_RETRY, P2MG_REASON_PHYSMAP_CHANGED},
+    {verdict_agent_thawed, P2MG_VERDICT_RETRY, P2MG_REASON_AGENT_THAWED},
     {verdict_gate_opened, P2MG_VERDICT_RETRY, P2MG_REASON_GATE_OPENED},
     {verdict_store_unreachable, P2MG_VERDICT_RETRY, P2MG_REASON_STORE_UNREACHABLE},
     {verdict_structure_unreadable, P2MG_VERDICT_RETRY, P2MG_REASON_STRUCTURE_UNREADABLE},

@@ -30,7 +30,8 @@
 
 #define REQUIRES(X)                                                                                                    \
     X(P2MG_REQUIRE_GATE, "gate")                                                                                       \
-    X(P2MG_REQUIRE_SETTLED, "settled")
+    X(P2MG_REQUIRE_SETTLED, "settled")                                                                                 \
+    X(P2MG_REQUIRE_AGENT, "agent")
 
 #define REASONS(X)                                                                                                     \
     X(P2MG_REASON_NONE, "none", "no reason was given")                                                                 \
@@ -42,6 +43,7 @@
       "the pages of the guest's memory map are not the baseline's")                                                    \
     X(P2MG_REASON_PHYSMAP_CHANGED, "physmap-changed",                                                                  \
       "the guest's physical memory was mapped anew since the baseline")                                                \
+    X(P2MG_REASON_AGENT_THAWED, "agent-thawed", "the guest's agent was not frozen all the time")                       \
     X(P2MG_REASON_GATE_OPENED, "gate-opened", "somebody let the guest read its memory target again")                   \
     X(P2MG_REASON_OBSERVATION_GAP, "observation-gap", "nobody watched the guest for too long")                         \
     X(P2MG_REASON_STORE_UNREACHABLE, "store-unreachable", "xenstored does not answer")                                 \
@@ -54,6 +56,9 @@
     X(P2MG_REASON_DOMAIN_RENAMED, "domain-renamed", "the domain was renamed")                                          \
     X(P2MG_REASON_GUEST_NOT_READY, "guest-not-ready", "the guest has not read its first memory target yet")            \
     X(P2MG_REASON_NOT_GUARDABLE, "not-guardable", "the domain has no memory target")                                   \
+    X(P2MG_REASON_AGENT_ABSENT, "agent-absent", "the guest runs no agent that could be asked")                         \
+    X(P2MG_REASON_AGENT_REFUSED, "agent-refused", "the guest's agent cannot freeze its guest")                         \
+    X(P2MG_REASON_AGENT_SILENT, "agent-silent", "the guest's agent did not say in time that it is frozen")             \
     X(P2MG_REASON_CLIENT_GONE, "client-gone", "the connection that held the session was closed")                       \
     X(P2MG_REASON_ENDED, "ended", "the session was ended")                                                             \
     X(P2MG_REASON_SHUTDOWN, "shutdown", "the daemon is stopping")                                                      \

@@ -36,6 +36,7 @@ enum p2mg_reason {
     P2MG_REASON_GENERATION_CHANGED,   /* p2m_generation moved, or is odd: an update is under way */
     P2MG_REASON_STRUCTURE_CHANGED,    /* the p2m is somewhere else, or made of other pages */
     P2MG_REASON_PHYSMAP_CHANGED,      /* HVM and PVH: new gfns were mapped, or pages shared or paged out */
+    P2MG_REASON_AGENT_THAWED,         /* require agent: it said something else than frozen */
     P2MG_REASON_GATE_OPENED,          /* somebody made the target readable for the guest */
     P2MG_REASON_OBSERVATION_GAP,      /* nobody watched for longer than max_gap_ms */
     P2MG_REASON_STORE_UNREACHABLE,    /* xenstored does not answer, so the gate cannot be vouched for */
@@ -48,6 +49,9 @@ enum p2mg_reason {
     P2MG_REASON_DOMAIN_RENAMED,       /* renamed; NAME--migratedaway counts as a completed migration */
     P2MG_REASON_GUEST_NOT_READY,      /* the guest has not read its first target yet */
     P2MG_REASON_NOT_GUARDABLE,        /* the domain has no memory/target */
+    P2MG_REASON_AGENT_ABSENT,         /* require agent: the guest runs none */
+    P2MG_REASON_AGENT_REFUSED,        /* require agent: it cannot freeze its guest */
+    P2MG_REASON_AGENT_SILENT,         /* require agent: it has not answered within freeze_timeout_ms */
     P2MG_REASON_CLIENT_GONE,          /* the connection that held the session was closed */
     P2MG_REASON_ENDED,                /* guard.end was called */
     P2MG_REASON_SHUTDOWN,             /* the daemon was told to stop */
@@ -64,7 +68,7 @@ enum p2mg_outcome {
 };
 
 /* How much must be true before a guest counts as held; each includes those before it. */
-enum p2mg_require { P2MG_REQUIRE_GATE, P2MG_REQUIRE_SETTLED, P2MG_REQUIRE_COUNT };
+enum p2mg_require { P2MG_REQUIRE_GATE, P2MG_REQUIRE_SETTLED, P2MG_REQUIRE_AGENT, P2MG_REQUIRE_COUNT };
 
 /* JSON-RPC 2.0 error codes: the standard's own, then ours from the range it leaves to servers. */
 enum p2mg_error {

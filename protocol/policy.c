@@ -17,6 +17,8 @@ const struct p2mg_policy_member p2mg_policy_members[] = {
     MEMBER(attempts, 3, 1, 100),
     MEMBER(retry_grace_ms, 30000, 0, 3600000),
     MEMBER(retry_backoff_ms, 200, 0, 60000),
+    MEMBER(agent_wait_ms, 1000, 0, 3600000),
+    MEMBER(agent_lease_ms, 10000, 1000, 3600000),
     {NULL, 0, 0, 0, 0},
 };
 

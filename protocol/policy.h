@@ -22,6 +22,8 @@ struct p2mg_policy {
     int64_t attempts;
     int64_t retry_grace_ms;
     int64_t retry_backoff_ms;
+    int64_t agent_wait_ms;
+    int64_t agent_lease_ms;
 };
 
 /* One numeric member. */

@@ -23,6 +23,7 @@ static const struct journal full = {
     .max_kib = 263168,
     .cap_kib = 262144,
     .cap_past_kib = 262400,
+    .agent_seq = 4294967295,
 };
 
 static void what_is_written_is_read_back(void **state)

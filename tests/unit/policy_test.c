@@ -80,7 +80,7 @@ static void bad_files_say_where_and_why(void **state)
         {"[daemon]\n\npoll_interval_ms = 1\n", ":3:", "a number from 5 to 10000"},
         {"[daemon]\npoll_interval_ms = 50ms\n", ":2:", "a number from 5 to 10000"},
         {"[daemon]\npoll_interval_ms = 20\n[policy]\nattempts = 0\n", ":4:", "a number from 1 to 100"},
-        {"[policy]\nrequire = agent\n", ":2:", "expected gate or settled"},
+        {"[policy]\nrequire = thawed\n", ":2:", "expected gate, settled or agent"},
         {"[policy]\nfoo = 1\n", ":2:", "unknown key 'foo'"},
         {"[other]\na = 1\n", ":2:", "unknown section '[other]'"},
         {"[daemon]\nnonsense\n", ":2:", "expected [section] or key = value"},

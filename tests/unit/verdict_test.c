@@ -29,7 +29,7 @@ static void nothing_changed_is_proceed(void **state)
 static void proceed_needs_all_to_be_well(void **state)
 {
     (void)state;
-    for (unsigned bits = 1; bits < 1024; bits++) {
+    for (unsigned bits = 1; bits < 2048; bits++) {
         struct verdict_facts facts = well;
         facts.tot_pages_changed = bits & 1;
         facts.gate_opened = bits & 2;
@@ -41,6 +41,7 @@ static void proceed_needs_all_to_be_well(void **state)
         facts.structure_changed = bits & 128;
         facts.physmap_changed = bits & 256;
         facts.structure_unreadable = bits & 512;
+        facts.agent_thawed = bits & 1024;
         if (bits & 16)
             facts.state = P2MG_STATE_FREEZING;
         assert_int_equal(verdict_judge(&facts).verdict, P2MG_VERDICT_RETRY);
