@@ -88,7 +88,7 @@ class Store:
             return None
 
     def write(self, path, value, txn=0):
-        self.request('WRITE', path, value=value.encode(), txn=txn)
+        self.request('WRITE', path, value=value.encode('latin-1'), txn=txn)
 
     def remove(self, path):
         try:
