@@ -16,6 +16,23 @@ static bool guest_is_printable(char c)
     return c >= ' ' && c <= '~';
 }
 
+/* What a word may be made of. */
+static bool guest_is_visible(char c)
+{
+    return c > ' ' && c <= '~';
+}
+
+/* Copies what is wanted and fits, and terminates it. */
+static void guest_copy(char *to, size_t size, const char *from, size_t length, bool (*wanted)(char))
+{
+    size_t used = 0;
+
+    for (size_t i = 0; i < length && used + 1 < size; i++)
+        if (wanted(from[i]))
+            to[used++] = from[i];
+    to[used] = '\0';
+}
+
 /* The next word; words are parted by one blank. False at the end of the text. */
 static bool guest_word(struct guest_cursor *cursor, const char **word, size_t *length)
 {
@@ -103,21 +120,11 @@ const char *p2mg_answer_name(enum p2mg_answer_kind kind)
     return kind < P2MG_ANSWER_COUNT ? guest_answers[kind] : "unknown";
 }
 
-static void guest_copy_printable(char *to, size_t size, const char *from, size_t length)
-{
-    size_t used = 0;
-
-    for (size_t i = 0; i < length && used + 1 < size; i++)
-        if (guest_is_printable(from[i]))
-            to[used++] = from[i];
-    to[used] = '\0';
-}
-
 void p2mg_answer_format(const struct p2mg_answer *answer, char text[P2MG_GUEST_TEXT_MAX])
 {
     char why[P2MG_REFUSAL_MAX];
 
-    guest_copy_printable(why, sizeof(why), answer->text, strnlen(answer->text, sizeof(answer->text)));
+    guest_copy(why, sizeof(why), answer->text, strnlen(answer->text, sizeof(answer->text)), guest_is_printable);
     snprintf(text, P2MG_GUEST_TEXT_MAX, "%s %" PRIu32 "%s%s", p2mg_answer_name(answer->kind), answer->seq,
              answer->kind == P2MG_ANSWER_REFUSED && *why ? " " : "", answer->kind == P2MG_ANSWER_REFUSED ? why : "");
 }
@@ -179,39 +186,58 @@ const char *p2mg_feature_name(enum p2mg_feature feature)
 
 void p2mg_features_format(const struct p2mg_features *features, char text[P2MG_GUEST_TEXT_MAX])
 {
+    char version[sizeof(features->version)];
     int used = snprintf(text, P2MG_GUEST_TEXT_MAX, "protocol=%" PRIu32, features->protocol);
 
-    if (*features->version)
-        used += snprintf(text + used, P2MG_GUEST_TEXT_MAX - (size_t)used, " version=%s", features->version);
+    guest_copy(version, sizeof(version), features->version, strnlen(features->version, sizeof(features->version)),
+               guest_is_visible);
+    if (*version)
+        used += snprintf(text + used, P2MG_GUEST_TEXT_MAX - (size_t)used, " version=%s", version);
     for (size_t i = 0; i < GUEST_FEATURES; i++)
         if (features->has & guest_features[i].bit)
             used += snprintf(text + used, P2MG_GUEST_TEXT_MAX - (size_t)used, " %s", guest_features[i].word);
 }
 
-static bool guest_is_feature_word(const char *word, size_t length)
+/* What follows "NAME=" in a word that begins so, else NULL. */
+static const char *guest_value(const char *word, size_t length, const char *name, size_t *value_length)
 {
-    for (size_t i = 0; i < length; i++)
-        if (!guest_is_printable(word[i]) || word[i] == ' ')
-            return false;
-    return true;
+    size_t name_length = strlen(name);
+
+    if (length < name_length || memcmp(word, name, name_length) != 0)
+        return NULL;
+    *value_length = length - name_length;
+    return word + name_length;
 }
 
+static int guest_take_protocol(const char *value, size_t length, struct p2mg_features *features)
+{
+    return features->protocol ? -EINVAL : guest_number(value, length, 1, UINT32_MAX, &features->protocol);
+}
+
+static int guest_take_version(const char *value, size_t length, struct p2mg_features *features)
+{
+    if (*features->version || length == 0 || length >= sizeof(features->version))
+        return -EINVAL;
+    memcpy(features->version, value, length);
+    features->version[length] = '\0';
+    return 0;
+}
+
+/* A list that says two things of one name says nothing; a word said twice says it once. */
 static int guest_take_feature(const char *word, size_t length, struct p2mg_features *features)
 {
-    static const char protocol[] = "protocol=", version[] = "version=";
-    const size_t protocol_length = sizeof(protocol) - 1, version_length = sizeof(version) - 1;
+    const char *value;
+    size_t value_length;
 
-    if (!guest_is_feature_word(word, length))
-        return -EINVAL;
-    if (length > protocol_length && memcmp(word, protocol, protocol_length) == 0)
-        return guest_number(word + protocol_length, length - protocol_length, 1, UINT32_MAX, &features->protocol);
-    if (length > version_length && memcmp(word, version, version_length) == 0) {
-        if (length - version_length >= sizeof(features->version))
+    for (size_t i = 0; i < length; i++)
+        if (!guest_is_visible(word[i]))
             return -EINVAL;
-        memcpy(features->version, word + version_length, length - version_length);
-        features->version[length - version_length] = '\0';
-        return 0;
-    }
+    value = guest_value(word, length, "protocol=", &value_length);
+    if (value)
+        return guest_take_protocol(value, value_length, features);
+    value = guest_value(word, length, "version=", &value_length);
+    if (value)
+        return guest_take_version(value, value_length, features);
     for (size_t i = 0; i < GUEST_FEATURES; i++)
         if (guest_is(word, length, guest_features[i].word))
             features->has |= guest_features[i].bit;

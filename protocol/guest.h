@@ -84,9 +84,10 @@ struct p2mg_features {
     char version[32]; /* the program's own; "" when it does not tell */
 };
 
+/* What cannot be in a word is left out of the version. */
 void p2mg_features_format(const struct p2mg_features *features, char text[P2MG_GUEST_TEXT_MAX]);
 
-/* -EINVAL when it is no list of features, or the protocol is missing from it. */
+/* -EINVAL when it is no list of features, or does not name exactly one protocol. */
 int p2mg_features_parse(const char *text, size_t length, struct p2mg_features *features);
 
 /* The word for one bit. */
