@@ -631,6 +631,7 @@ static void other_features_are_refused(void **state)
         TEXT("xprotocol=1"),
         /* of what there is one of, two; or nothing */
         TEXT("protocol=1 protocol=2"),
+        TEXT("protocol=0 protocol=1"),
         TEXT("protocol=1 protocol=1"),
         TEXT("protocol=1 protocol="),
         TEXT("protocol=1 version=1 version=2"),
