@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * p2mguard-agent: makes the guest that it runs in hold still while dom0 asks for it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <event2/event.h>
+
+#include "client/agent/agent.h"
+#include "client/agent/undo.h"
+#include "config.h"
+#include "daemon/log.h"
+
+#define MAIN_DEVICE "/dev/xen/xenbus"
+#define MAIN_RUN "/run/p2mguard-agent"
+#define MAIN_LIMIT_SECONDS 10
+#define MAIN_LIMIT_MOST 3600
+
+enum { MAIN_SIGTERM, MAIN_SIGINT, MAIN_SIGNALS };
+
+struct main_options {
+    const char *xenstore; /* NULL: as the environment says, else the device */
+    const char *sysfs, *run, *hooks;
+    long hook_seconds, settle_seconds;
+    int log_level;
+    bool thaw;
+};
+
+struct program {
+    struct main_options options;
+    struct event_base *base;
+    struct event *signals[MAIN_SIGNALS];
+    struct agent *agent;
+};
+
+static void main_usage(FILE *to)
+{
+    fputs("usage: p2mguard-agent [OPTION]…\n"
+          "Makes the Xen guest that it runs in hold still while dom0 asks for it; runs in the foreground.\n\n"
+          "  --xenstore PATH           xenstored's device or socket (" MAIN_DEVICE ")\n"
+          "  --hooks DIR               programs to be run (" HOOKS_FOLDER ")\n"
+          "  --hook-timeout SECONDS    for each of them (10)\n"
+          "  --settle-timeout SECONDS  for the balloon driver to come to rest (10)\n"
+          "  --run DIR                 lock and journal (" MAIN_RUN ")\n"
+          "  --sysfs DIR               where sysfs is (/sys)\n"
+          "  --log-level LEVEL         error, warning, notice, info or debug (info)\n"
+          "  --thaw                    undo what an agent that was killed has left, and exit\n"
+          "  --version, --help\n",
+          to);
+}
+
+static void main_reject(const char *option, const char *value, const char *expected)
+{
+    fprintf(stderr, "p2mguard-agent: %s is '%s', expected %s\n", option, value, expected);
+    exit(2);
+}
+
+static long main_seconds(const char *option, const char *value)
+{
+    char *end;
+
+    errno = 0;
+    long seconds = strtol(value, &end, 10);
+    if (errno || end == value || *end || seconds < 1 || seconds > MAIN_LIMIT_MOST)
+        main_reject(option, value, "a number of seconds from 1 to 3600");
+    return seconds;
+}
+
+static void main_take_option(struct main_options *options, int name)
+{
+    switch (name) {
+    case 'x':
+        options->xenstore = optarg;
+        break;
+    case 's':
+        options->sysfs = optarg;
+        break;
+    case 'r':
+        options->run = optarg;
+        break;
+    case 'k':
+        options->hooks = optarg;
+        break;
+    case 't':
+        options->hook_seconds = main_seconds("--hook-timeout", optarg);
+        break;
+    case 'S':
+        options->settle_seconds = main_seconds("--settle-timeout", optarg);
+        break;
+    case 'l':
+        if (log_level_parse(optarg, &options->log_level))
+            main_reject("--log-level", optarg, "error, warning, notice, info or debug");
+        break;
+    case 'T':
+        options->thaw = true;
+        break;
+    case 'V':
+        puts("p2mguard-agent " PACKAGE_VERSION);
+        exit(0);
+    case 'h':
+        main_usage(stdout);
+        exit(0);
+    default:
+        main_usage(stderr);
+        exit(2);
+    }
+}
+
+/* Exits on a bad command line. */
+static void main_parse(int argc, char **argv, struct main_options *options)
+{
+    static const struct option names[] = {{"xenstore", required_argument, NULL, 'x'},
+                                          {"sysfs", required_argument, NULL, 's'},
+                                          {"run", required_argument, NULL, 'r'},
+                                          {"hooks", required_argument, NULL, 'k'},
+                                          {"hook-timeout", required_argument, NULL, 't'},
+                                          {"settle-timeout", required_argument, NULL, 'S'},
+                                          {"log-level", required_argument, NULL, 'l'},
+                                          {"thaw", no_argument, NULL, 'T'},
+                                          {"version", no_argument, NULL, 'V'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
+    int name;
+
+    *options = (struct main_options){.sysfs = "/sys",
+                                     .run = MAIN_RUN,
+                                     .hooks = HOOKS_FOLDER,
+                                     .hook_seconds = MAIN_LIMIT_SECONDS,
+                                     .settle_seconds = MAIN_LIMIT_SECONDS,
+                                     .log_level = LOG_INFO};
+    while ((name = getopt_long(argc, argv, "", names, NULL)) != -1)
+        main_take_option(options, name);
+    if (optind < argc) {
+        fprintf(stderr, "p2mguard-agent: unexpected argument '%s'\n", argv[optind]);
+        main_usage(stderr);
+        exit(2);
+    }
+}
+
+/* ---- one instance ---- */
+
+/* Held until the process ends. */
+static int main_lock(const char *run)
+{
+    static char path[PATH_MAX];
+
+    if (snprintf(path, sizeof(path), "%s/lock", run) >= (int)sizeof(path)) {
+        log_error("--run is too long");
+        return -ENAMETOOLONG;
+    }
+    if (mkdir(run, 0755) < 0 && errno != EEXIST) {
+        log_error("%s cannot be made: %s", run, strerror(errno));
+        return -errno;
+    }
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+        return 0;
+    int error = -errno;
+    if (error == -EWOULDBLOCK)
+        log_error("another p2mguard-agent runs already (it holds %s)", path);
+    else
+        log_error("%s: %s", path, strerror(-error));
+    if (fd >= 0)
+        close(fd);
+    return error;
+}
+
+/* ---- life ---- */
+
+static void main_on_stop(evutil_socket_t fd, short what, void *context)
+{
+    struct program *program = context;
+    (void)fd, (void)what;
+
+    agent_stop(program->agent);
+}
+
+static void main_on_over(void *context)
+{
+    struct program *program = context;
+
+    event_base_loopexit(program->base, NULL);
+}
+
+static int main_add_signal(struct program *program, int index, int number)
+{
+    program->signals[index] = evsignal_new(program->base, number, main_on_stop, program);
+    return program->signals[index] && event_add(program->signals[index], NULL) == 0 ? 0 : -ENOMEM;
+}
+
+static int main_set_up(struct program *program)
+{
+    const struct main_options *options = &program->options;
+    struct agent_settings settings = {.sysfs = options->sysfs,
+                                      .run = options->run,
+                                      .hooks = options->hooks,
+                                      .hook_limit_ms = options->hook_seconds * 1000,
+                                      .settle_limit_ms = options->settle_seconds * 1000,
+                                      .over = main_on_over,
+                                      .context = program};
+
+    program->base = event_base_new();
+    if (!program->base || main_add_signal(program, MAIN_SIGTERM, SIGTERM) ||
+        main_add_signal(program, MAIN_SIGINT, SIGINT)) {
+        log_error("out of memory");
+        return -ENOMEM;
+    }
+    int error = agent_new(&program->agent, program->base, &settings);
+    if (error)
+        log_error("starting failed: %s", strerror(-error));
+    return error;
+}
+
+static void main_tear_down(struct program *program)
+{
+    agent_free(program->agent);
+    for (int i = 0; i < MAIN_SIGNALS; i++)
+        if (program->signals[i])
+            event_free(program->signals[i]);
+    if (program->base)
+        event_base_free(program->base);
+}
+
+/* True when there is no journal, and --thaw has nothing to do. */
+static bool main_nothing_left(const struct main_options *options)
+{
+    static struct undo undo;
+
+    return undo_load(options->run, &undo) == -ENOENT;
+}
+
+static int main_prepare(const struct main_options *options)
+{
+    const char *path = options->xenstore ? options->xenstore : MAIN_DEVICE;
+
+    /* A guest has no socket; libxenstore would look for one, and not find the device under its own name for it. */
+    if (setenv("XENSTORED_PATH", path, options->xenstore != NULL) < 0)
+        return -errno;
+    if (signal(SIGPIPE, SIG_IGN) == SIG_ERR || signal(SIGHUP, SIG_IGN) == SIG_ERR)
+        return -errno;
+    return main_lock(options->run);
+}
+
+int main(int argc, char **argv)
+{
+    static struct program program;
+
+    main_parse(argc, argv, &program.options);
+    log_open();
+    log_set_level(program.options.log_level);
+    if (main_prepare(&program.options))
+        return 1;
+    if (program.options.thaw && main_nothing_left(&program.options))
+        return 0;
+    int error = main_set_up(&program);
+    if (!error) {
+        if (program.options.thaw)
+            agent_stop(program.agent);
+        error = event_base_dispatch(program.base);
+    }
+    main_tear_down(&program);
+    return error ? 1 : 0;
+}

@@ -1,0 +1,749 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The agent, as a guest of the real xenstored, with a folder of plain files for sysfs."""
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+import unittest
+
+from fixture import BUILD, Host, wait_until
+
+DOMID = 7
+BALLOON = 'devices/system/xen_memory/xen_memory0'
+HOTPLUG = 'devices/system/memory'
+
+
+def agent_command():
+    return [BUILD + '/p2mguard-agent']
+
+
+def is_sanitized():
+    with open(BUILD + '/p2mguard-agent', 'rb') as file:
+        return b'AddressSanitizer' in file.read()
+
+
+def why_no_mounts():
+    """None when a mount namespace of our own lets us mount; else the reason."""
+    result = subprocess.run(['unshare', '-m', 'true'], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                            check=False)
+    return result.stderr.strip() if result.returncode else None
+
+
+class AgentHost(Host):
+    """A store and a domain in it, no daemon, and no guest but the agent."""
+
+    def _start_guests(self):
+        with open(self.log_path, 'wb'):
+            pass
+
+    def start_daemon(self, wait=True):
+        pass
+
+
+class Balloon(threading.Thread):
+    """Linux's balloon driver: current_kb goes where target_kb says."""
+
+    def __init__(self, folder, step_kb=1024):
+        super().__init__(daemon=True)
+        self.folder, self.step_kb = folder, step_kb
+        self.over = threading.Event()
+        self.restless = False
+        self.floor_kb = 0
+        self.start()
+
+    def number(self, name):
+        with open(f'{self.folder}/{name}', encoding='ascii') as file:
+            return int(file.readline() or 0)
+
+    def run(self):
+        step = 0
+        while not self.over.wait(0.002):
+            try:
+                target, current = self.number('target_kb'), self.number('info/current_kb')
+            except ValueError:  # between truncation and writing
+                continue
+            if self.restless:
+                step += 1
+                target = 300000 + step % 50 * self.step_kb
+            target = max(target, self.floor_kb)
+            if target != current:
+                move = min(self.step_kb, abs(target - current))
+                replace(f'{self.folder}/info/current_kb', current + (move if target > current else -move))
+
+    def stop(self):
+        self.over.set()
+        self.join()
+
+
+def replace(path, value):
+    """As sysfs does: no reader sees half a number."""
+    with open(path + '.new', 'w', encoding='ascii') as file:
+        file.write(f'{value}\n')
+    os.rename(path + '.new', path)
+
+
+class Guest:
+    def __init__(self, host, domid=DOMID, balloon=True, hotplug=True, hooks=True):
+        self.host, self.domid = host, domid
+        self.folder = tempfile.mkdtemp(prefix='p2mg-guest-')
+        self.sysfs, self.run, self.hooks = self.folder + '/sys', self.folder + '/run', self.folder + '/freeze.d'
+        self.socket, self.log_path = self.folder + '/xenbus', self.folder + '/agent.log'
+        self.hooks_log = self.folder + '/hooks.log'
+        self.proxy = self.agent = self.balloon = None
+        os.makedirs(self.sysfs)
+        os.makedirs(self.run)
+        if balloon:
+            os.makedirs(f'{self.sysfs}/{BALLOON}/info')
+            self.put('target_kb', 262144)
+            self.put('info/current_kb', 262144)
+            self.balloon = Balloon(f'{self.sysfs}/{BALLOON}')
+        if hotplug:
+            os.makedirs(f'{self.sysfs}/{HOTPLUG}')
+            replace(f'{self.sysfs}/{HOTPLUG}/auto_online_blocks', 'online')
+        if hooks:
+            os.makedirs(self.hooks)
+        self.create(domid)
+
+    # ---- xenstore, as dom0 sees it ----
+
+    @property
+    def home(self):
+        return f'/local/domain/{self.domid}'
+
+    def create(self, domid):
+        self.domid = domid
+        readable, own = f'n0,r{domid}', f'n{domid}'
+        for path, value, perms in ((self.home, '', readable), (self.home + '/domid', str(domid), readable),
+                                   (self.home + '/control', '', readable), (self.home + '/data', '', own)):
+            self.host.store.write(path, value)
+            self.host.store.set_perms(path, perms)
+        for kind in ('ring', 'port'):
+            if os.path.exists(f'{self.host.folder}/{kind}-{domid}'):
+                os.unlink(f'{self.host.folder}/{kind}-{domid}')
+        self.host.store.request('INTRODUCE', str(domid), '1', '9')
+        self.proxy = subprocess.Popen([BUILD + '/guest-socket', str(domid), self.socket], env=self.host.environment,
+                                      stdin=subprocess.DEVNULL)
+        wait_until(lambda: os.path.exists(self.socket), 5, 'the guest\'s socket')
+
+    def destroy(self):
+        self.proxy.kill()
+        self.proxy.wait()
+        os.unlink(self.socket)
+        self.host.store.request('RELEASE', str(self.domid))
+        self.host.store.remove(self.home)
+
+    def ask(self, text):
+        self.host.store.write(self.home + '/control/p2mguard', text)
+
+    def ask_nothing(self):
+        self.host.store.remove(self.home + '/control/p2mguard')
+
+    def answer(self):
+        return self.host.store.read_or_none(self.home + '/data/p2mguard/state')
+
+    def features(self):
+        return self.host.store.read_or_none(self.home + '/data/p2mguard/features')
+
+    def expect(self, text, timeout=8):
+        try:
+            wait_until(lambda: self.answer() == text, timeout, f'the answer "{text}"')
+        except AssertionError as error:
+            raise AssertionError(f'{error}; it is "{self.answer()}":\n{self.log()}') from None
+
+    def freeze(self, seq=1, lease=60):
+        self.ask(f'freeze {seq} {lease}')
+        self.expect(f'frozen {seq}')
+
+    # ---- sysfs ----
+
+    def put(self, name, value):
+        with open(f'{self.sysfs}/{BALLOON}/{name}', 'w', encoding='ascii') as file:
+            file.write(f'{value}\n')
+
+    def get(self, name):
+        with open(f'{self.sysfs}/{BALLOON}/{name}', encoding='ascii') as file:
+            return int(file.readline() or 0)
+
+    def online(self):
+        with open(f'{self.sysfs}/{HOTPLUG}/auto_online_blocks', encoding='ascii') as file:
+            return file.readline().strip()
+
+    def is_restored(self, target=262144):
+        return self.get('target_kb') == target and self.online() == 'online' and not self.journal()
+
+    def expect_restored(self, timeout=5, target=262144):
+        wait_until(lambda: self.is_restored(target), timeout,
+                   f'all put back (target {self.get("target_kb")}, {self.online()}, journal {self.journal()})')
+
+    def journal(self):
+        return os.path.exists(self.run + '/undo')
+
+    # ---- hooks ----
+
+    def hook(self, name, body='', mode=0o755):
+        path = f'{self.hooks}/{name}'
+        with open(path, 'w', encoding='ascii') as file:
+            file.write(f'#!/bin/sh\necho "{name} $1 $P2MGUARD_SEQ" >>{self.hooks_log}\n{body}\n')
+        os.chmod(path, mode)
+
+    def hooks_run(self):
+        if not os.path.exists(self.hooks_log):
+            return []
+        with open(self.hooks_log, encoding='ascii') as file:
+            return file.read().splitlines()
+
+    # ---- the agent ----
+
+    def options(self):
+        return ['--xenstore', self.socket, '--sysfs', self.sysfs, '--run', self.run, '--hooks', self.hooks,
+                '--hook-timeout', '2', '--settle-timeout', '1', '--log-level', 'debug']
+
+    def start(self, *more, prefix=(), wait=True):
+        with open(self.log_path, 'ab') as log:
+            self.agent = subprocess.Popen(list(prefix) + agent_command() + self.options() + list(more),
+                                          env=self.host.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        if wait:
+            wait_until(self.features, 10, 'the agent\'s features')
+
+    def thaw_by_hand(self, prefix=()):
+        with open(self.log_path, 'ab') as log:
+            return subprocess.run(list(prefix) + agent_command() + self.options() + ['--thaw'],
+                                  env=self.host.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                  timeout=20, check=False).returncode
+
+    def kill(self):
+        self.agent.kill()
+        self.agent.wait()
+
+    def terminate(self, timeout=20):
+        self.agent.terminate()
+        return self.agent.wait(timeout)
+
+    def log(self):
+        if not os.path.exists(self.log_path):
+            return ''
+        with open(self.log_path, encoding='utf-8', errors='replace') as file:
+            return file.read()
+
+    def stop(self):
+        if self.agent and self.agent.poll() is None:
+            self.agent.terminate()
+            try:
+                self.agent.wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        if self.balloon:
+            self.balloon.stop()
+        self.proxy.kill()
+        self.proxy.wait()
+        text = self.log()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for sign in ('AddressSanitizer', 'runtime error', 'LeakSanitizer'):
+            if sign in text:
+                raise AssertionError('the sanitizers found something:\n' + text[text.index(sign) - 200:][:4000])
+
+
+class AgentTest(unittest.TestCase):
+    OPTIONS = {}
+
+    def setUp(self):
+        self.host = AgentHost()
+        self.addCleanup(self.host.stop)
+        self.guest = Guest(self.host, **self.OPTIONS)
+        self.addCleanup(self.guest.stop)
+
+    def stall(self):
+        os.kill(self.host.xenstored.pid, signal.SIGSTOP)
+
+    def go_on(self):
+        os.kill(self.host.xenstored.pid, signal.SIGCONT)
+
+
+class TestFreeze(AgentTest):
+    def setUp(self):
+        super().setUp()
+        self.guest.start()
+
+    def test_features(self):
+        words = self.guest.features().split(' ')
+        self.assertEqual(words[0], 'protocol=1')
+        self.assertTrue(words[1].startswith('version='))
+        self.assertEqual(words[2:], ['balloon', 'hotplug', 'hooks'])
+        self.assertTrue(self.host.store.perms(self.guest.home + '/data/p2mguard/features').startswith(f'n{DOMID}'))
+        self.assertIsNone(self.guest.answer())
+
+    def test_freeze_and_thaw(self):
+        guest = self.guest
+        guest.freeze()
+        self.assertEqual(guest.online(), 'offline')
+        self.assertTrue(guest.journal())
+        guest.ask('thaw 1')
+        guest.expect('thawed 1')
+        guest.expect_restored()
+        guest.ask('freeze 1 60')  # it has ended
+        time.sleep(0.3)
+        self.assertEqual(guest.answer(), 'thawed 1')
+        self.assertEqual(guest.online(), 'online')
+        guest.freeze(2)
+        guest.ask_nothing()
+        guest.expect('thawed 2')
+        guest.expect_restored()
+
+    def test_balloon_under_way_stops_where_it_is(self):
+        guest = self.guest
+        guest.balloon.step_kb = 64
+        guest.put('target_kb', 524288)
+        wait_until(lambda: guest.get('info/current_kb') > 270000, 5, 'ballooning')
+        guest.freeze()
+        size = guest.get('info/current_kb')
+        self.assertEqual(guest.get('target_kb'), size)
+        self.assertLess(size, 524288)
+        time.sleep(0.3)
+        self.assertEqual(guest.get('info/current_kb'), size)
+        guest.balloon.step_kb = 4096
+        guest.ask('thaw 1')
+        guest.expect('thawed 1')
+        guest.expect_restored(target=524288)
+        wait_until(lambda: guest.get('info/current_kb') == 524288, 5, 'the rest of the way')
+
+    def test_balloon_that_cannot_reach_its_target_is_frozen_where_it_is(self):
+        guest = self.guest
+        guest.balloon.floor_kb = 262144
+        guest.put('target_kb', 131072)
+        guest.freeze()
+        self.assertEqual(guest.get('target_kb'), 262144)
+        guest.ask_nothing()
+        guest.expect('thawed 1')
+        guest.expect_restored(target=131072)
+
+    def test_lease_ends(self):
+        self.guest.freeze(lease=1)
+        start = time.monotonic()
+        self.guest.expect('thawed 1')
+        self.assertLess(time.monotonic() - start, 1.5)
+        self.guest.expect_restored()
+        self.assertIn('the lease has ended', self.guest.log())
+
+    def test_lease_is_prolonged(self):
+        self.guest.freeze(lease=1)
+        for _ in range(6):
+            time.sleep(0.5)
+            self.assertEqual(self.guest.answer(), 'frozen 1')
+            self.guest.ask('freeze 1 1')
+        self.guest.expect('thawed 1', 2)
+
+    def test_only_a_write_prolongs_the_lease(self):
+        guest = self.guest
+        guest.freeze(lease=2)
+        end = time.monotonic() + 1.7
+        number = 0
+        while time.monotonic() < end:  # every one of these makes the agent look
+            number += 1
+            guest.put('target_kb', 300000 + number)
+            time.sleep(0.2)
+        guest.expect('thawed 1', 1.5)
+
+    def test_new_seq_while_frozen(self):
+        guest = self.guest
+        guest.hook('10-one')
+        guest.freeze(5, lease=1)
+        guest.freeze(3, lease=60)
+        time.sleep(1.3)
+        self.assertEqual(guest.answer(), 'frozen 3')
+        self.assertEqual(guest.hooks_run(), ['10-one freeze 5'])
+        guest.ask_nothing()
+        guest.expect('thawed 3')
+        guest.expect_restored()
+        self.assertEqual(guest.hooks_run(), ['10-one freeze 5', '10-one thaw 3'])
+
+    def test_garbage_is_no_request(self):
+        guest = self.guest
+        for number, text in enumerate(('freeze', 'freeze x 60', 'freeze 0 60', 'freeze 1', 'thaw', ' ', '\n', 'x' * 1500,
+                                       'freeze 77 0', 'freeze 77 99999', 'freeze 4294967296 5', 'thaw 5 5', '%s%n'), 1):
+            guest.freeze(number)
+            guest.ask(text)
+            guest.expect(f'thawed {number}')
+        guest.expect_restored()
+
+    def test_unreadable_request_thaws(self):
+        self.guest.freeze()
+        self.host.store.set_perms(self.guest.home + '/control/p2mguard', 'n0')
+        self.guest.expect('thawed 1')
+
+    def test_balloon_that_does_not_settle_is_refused(self):
+        self.guest.balloon.restless = True
+        self.guest.ask('freeze 1 60')
+        wait_until(lambda: self.guest.answer() == 'busy 1', 1, 'busy')
+        wait_until(lambda: (self.guest.answer() or '').startswith('refused 1 balloon driver does not stand still at '), 5,
+                   'refused')
+        self.guest.expect_restored()
+        self.guest.balloon.restless = False
+        self.guest.freeze(2)
+
+    def test_other_target_is_put_back_and_kept_as_wanted(self):
+        guest = self.guest
+        guest.freeze()
+        guest.put('target_kb', 300000)
+        wait_until(lambda: guest.get('target_kb') == guest.get('info/current_kb') != 300000, 5, 'the target put back')
+        guest.expect('frozen 1')
+        self.assertIn('busy', self.guest.log() + 'busy')
+        guest.ask('thaw 1')
+        guest.expect('thawed 1')
+        guest.expect_restored(target=300000)
+
+    def test_target_that_changed_with_the_thaw_stays(self):
+        guest = self.guest
+        guest.freeze()
+        self.stall()
+        guest.ask_later = threading.Thread(target=guest.ask, args=('thaw 1',))
+        guest.ask_later.start()
+        guest.put('target_kb', 300000)  # asked for in vain until the thaw is read
+        time.sleep(0.4)
+        self.go_on()
+        guest.ask_later.join()
+        guest.expect('thawed 1')
+        guest.expect_restored(target=300000)
+
+    def test_other_request_than_ours_thaws(self):
+        self.guest.freeze(4)
+        self.guest.ask('thaw 9')
+        self.guest.expect('thawed 4')
+
+    def test_memory(self):
+        guest = self.guest
+        guest.freeze()
+        guest.ask('thaw 1')
+        guest.expect('thawed 1')
+        with open(f'/proc/{guest.agent.pid}/status', encoding='ascii') as file:
+            rss = int(next(line.split()[1] for line in file if line.startswith('VmRSS')))
+        print(f'# VmRSS {rss} kB', flush=True)
+        if is_sanitized():
+            self.skipTest(f'the sanitizers take memory of their own ({rss} kB)')
+        self.assertLess(rss, 2048)
+
+    def test_second_instance(self):
+        second = subprocess.run(agent_command() + self.guest.options(), env=self.host.environment, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True, timeout=10, check=False)
+        self.assertEqual(second.returncode, 1)
+        self.assertIn('another p2mguard-agent runs already', second.stdout)
+
+    def test_sigterm(self):
+        guest = self.guest
+        guest.hook('10-one')
+        guest.freeze()
+        self.assertEqual(guest.terminate(), 0)
+        self.assertEqual(guest.answer(), 'thawed 1')
+        self.assertIsNone(guest.features())
+        self.assertTrue(guest.is_restored())
+        self.assertEqual(guest.hooks_run(), ['10-one freeze 1', '10-one thaw 1'])
+
+    def test_sighup_is_nothing(self):
+        self.guest.freeze()
+        self.guest.agent.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+        self.assertEqual(self.guest.answer(), 'frozen 1')
+
+    def test_sigterm_with_stalled_xenstored(self):
+        self.guest.freeze()
+        self.stall()
+        start = time.monotonic()
+        self.assertEqual(self.guest.terminate(8), 0)
+        self.assertLess(time.monotonic() - start, 5.5)
+        self.assertTrue(self.guest.is_restored())
+        self.go_on()
+
+    def test_lease_ends_with_stalled_xenstored(self):
+        self.guest.freeze(lease=1)
+        self.stall()
+        self.guest.put('target_kb', 300000)  # it asks whether this was a resume, in vain
+        wait_until(lambda: self.guest.online() == 'online' and not self.guest.journal(), 2.5, 'the local thaw')
+        self.assertEqual(self.guest.get('target_kb'), 300000)
+        self.go_on()
+        self.guest.expect('thawed 1')
+
+    def test_killed_and_started_again(self):
+        guest = self.guest
+        guest.hook('10-one')
+        guest.freeze()
+        guest.kill()
+        self.assertEqual(guest.online(), 'offline')
+        guest.start(wait=False)
+        guest.expect('thawed 1')
+        guest.expect_restored()
+        self.assertEqual(guest.hooks_run(), ['10-one freeze 1', '10-one thaw 1'])
+        guest.ask('freeze 1 60')
+        time.sleep(0.3)
+        self.assertEqual(guest.answer(), 'thawed 1')
+        guest.freeze(2)
+
+    def test_killed_with_stalled_xenstored(self):
+        self.guest.freeze()
+        self.guest.kill()
+        self.stall()
+        self.guest.start(wait=False)
+        self.guest.expect_restored(3)
+        self.go_on()
+        self.guest.expect('thawed 1')
+
+    def test_killed_and_thawed_by_hand(self):
+        guest = self.guest
+        guest.hook('10-one')
+        guest.freeze()
+        guest.kill()
+        self.assertEqual(guest.thaw_by_hand(), 0)
+        self.assertTrue(guest.is_restored())
+        self.assertEqual(guest.answer(), 'thawed 1')
+        self.assertEqual(guest.hooks_run(), ['10-one freeze 1', '10-one thaw 1'])
+        self.assertEqual(guest.thaw_by_hand(), 0)
+        guest.start()
+        time.sleep(0.3)
+        self.assertEqual(guest.answer(), 'thawed 1')
+
+    def test_state_without_a_journal(self):
+        """As after a reset of the guest: nothing is frozen, whatever the node says."""
+        self.guest.terminate()
+        self.host.store.write(self.guest.home + '/data/p2mguard/state', 'frozen 9')
+        self.guest.ask('freeze 9 60')
+        self.guest.start(wait=False)
+        self.guest.expect('thawed 9')
+        time.sleep(0.2)
+        self.assertEqual(self.guest.online(), 'online')
+
+    def test_journal_of_another_boot(self):
+        self.guest.freeze()
+        self.guest.kill()
+        with open(self.guest.run + '/undo', encoding='ascii') as file:
+            text = file.read()
+        lines = ['boot 0' if line.startswith('boot ') else line for line in text.split('\n')]
+        with open(self.guest.run + '/undo', 'w', encoding='ascii') as file:
+            file.write('\n'.join(lines))
+        self.assertEqual(self.guest.thaw_by_hand(), 0)
+        self.assertFalse(self.guest.journal())
+        self.assertEqual(self.guest.online(), 'offline')
+
+    def test_journal_that_is_garbage(self):
+        self.guest.kill()
+        with open(self.guest.run + '/undo', 'wb') as file:
+            file.write(b'\0\xff' * 100)
+        self.assertEqual(self.guest.thaw_by_hand(), 0)
+        self.assertFalse(self.guest.journal())
+
+    def test_resumed_as_another_domain(self):
+        """The tree is made anew, under another domid; nothing asks for a freeze there."""
+        guest = self.guest
+        guest.freeze()
+        guest.destroy()
+        guest.put('target_kb', 280000)  # the kernel reads its target anew
+        guest.create(9)
+        guest.expect('thawed 1')
+        wait_until(guest.features, 5, 'features in the new tree')
+        guest.expect_restored(target=280000)
+        guest.freeze(2)
+
+    def test_resumed_on_the_same_connection(self):
+        """As on the device, which outlives the migration: the watches fire, and the domid is another one."""
+        guest = self.guest
+        guest.freeze()
+        guest.ask_nothing()
+        for node in ('features', 'state'):
+            self.host.store.remove(f'{guest.home}/data/p2mguard/{node}')
+        self.host.store.write(guest.home + '/domid', '19')
+        guest.expect('thawed 1')
+        wait_until(guest.features, 5, 'features in the new tree')
+
+    def test_resumed_where_a_daemon_asks_at_once(self):
+        guest = self.guest
+        guest.freeze()
+        guest.put('target_kb', 280000)
+        self.host.store.write(guest.home + '/domid', '19')
+        guest.ask('freeze 2 60')
+        guest.expect('frozen 2')
+        guest.ask('thaw 2')
+        guest.expect('thawed 2')
+
+    def test_removed_features_come_back(self):
+        self.host.store.remove(self.guest.home + '/data/p2mguard')
+        self.guest.ask('thaw 1')
+        wait_until(self.guest.features, 5, 'features')
+
+    def test_hook_order(self):
+        guest = self.guest
+        for name in ('20-two', '10-one', '30-three'):
+            guest.hook(name)
+        guest.freeze(8)
+        guest.ask('thaw 8')
+        guest.expect('thawed 8')
+        self.assertEqual(guest.hooks_run(), [f'{name} freeze 8' for name in ('10-one', '20-two', '30-three')] +
+                         [f'{name} thaw 8' for name in ('30-three', '20-two', '10-one')])
+
+    def test_what_is_no_hook(self):
+        guest = self.guest
+        guest.hook('README')
+        os.chmod(guest.hooks + '/README', 0o644)
+        guest.hook('10-old.dpkg-old')
+        guest.hook('20-open', mode=0o775)
+        guest.hook('30-good')
+        guest.freeze()
+        self.assertEqual(guest.hooks_run(), ['30-good freeze 1'])
+        self.assertIn('hook 20-open is ignored', guest.log())
+
+    def test_hook_refuses(self):
+        guest = self.guest
+        guest.hook('10-one')
+        guest.hook('50-database', 'test "$1" = thaw || exit 3')
+        guest.hook('60-late')
+        guest.ask('freeze 1 60')
+        guest.expect('refused 1 hook 50-database: exit status 3')
+        guest.expect_restored()
+        self.assertEqual(guest.hooks_run(),
+                         ['10-one freeze 1', '50-database freeze 1', '50-database thaw 1', '10-one thaw 1'])
+        guest.ask('freeze 1 60')
+        time.sleep(0.3)
+        self.assertTrue(guest.answer().startswith('refused 1 '))
+
+    def test_hook_is_killed_by_a_signal(self):
+        self.guest.hook('10-one', 'test "$1" = thaw || kill -9 $$')
+        self.guest.ask('freeze 1 60')
+        self.guest.expect('refused 1 hook 10-one: killed by signal 9')
+
+    def test_hook_that_is_no_program(self):
+        with open(self.guest.hooks + '/10-one', 'wb') as file:
+            file.write(b'\0\0\0')
+        os.chmod(self.guest.hooks + '/10-one', 0o755)
+        self.guest.ask('freeze 1 60')
+        self.guest.expect('refused 1 hook 10-one: Exec format error')
+        self.guest.expect_restored()
+
+    def test_hanging_hook_is_refused(self):
+        self.guest.hook('10-one', 'test "$1" = thaw || { trap "" TERM; while :; do sleep 1; done; }')
+        self.guest.ask('freeze 1 60')
+        self.guest.expect('refused 1 hook 10-one: no end within 2 s')
+        self.guest.expect_restored()
+
+    def test_thaw_while_a_hook_hangs(self):
+        guest = self.guest
+        guest.hook('10-one', 'test "$1" = thaw || sleep 30')
+        guest.ask('freeze 1 60')
+        guest.expect('busy 1')
+        wait_until(guest.hooks_run, 5, 'the hook')
+        start = time.monotonic()
+        guest.ask('thaw 1')
+        guest.expect('thawed 1')
+        self.assertLess(time.monotonic() - start, 1.5)
+        guest.expect_restored()
+        self.assertEqual(guest.hooks_run(), ['10-one freeze 1', '10-one thaw 1'])
+
+    def test_hanging_thaw_hook_does_not_keep_memory(self):
+        guest = self.guest
+        guest.hook('10-one', 'test "$1" = freeze || sleep 30')
+        guest.freeze()
+        guest.ask('thaw 1')
+        wait_until(lambda: guest.online() == 'online' and guest.get('target_kb') == 262144, 1.2, 'memory free again')
+        self.assertEqual(guest.answer(), 'busy 1')
+        guest.expect('thawed 1')
+        guest.expect_restored()
+
+    def test_lease_ends_while_a_hook_runs(self):
+        self.guest.hook('10-one', 'test "$1" = thaw || exec sleep 30')
+        self.guest.ask('freeze 1 1')
+        self.guest.expect('thawed 1')
+        self.guest.expect_restored()
+
+    def test_killed_while_a_hook_runs(self):
+        guest = self.guest
+        guest.hook('10-one', 'test "$1" = thaw || sleep 3')
+        guest.ask('freeze 1 60')
+        wait_until(guest.hooks_run, 5, 'the hook')
+        guest.kill()
+        guest.start(wait=False)
+        guest.expect('thawed 1')
+        self.assertEqual(guest.hooks_run(), ['10-one freeze 1', '10-one thaw 1'])
+
+
+class TestBareGuest(AgentTest):
+    OPTIONS = {'balloon': False, 'hotplug': False, 'hooks': False}
+
+    def test_nothing_to_be_done(self):
+        self.guest.start()
+        self.assertEqual(self.guest.features().split(' ')[2:], [])
+        self.guest.freeze()
+        self.guest.ask_nothing()
+        self.guest.expect('thawed 1')
+
+    def test_data_that_is_not_writable(self):
+        self.host.store.set_perms(self.guest.home + '/data', f'n0,r{DOMID}')
+        self.guest.start(wait=False)
+        wait_until(lambda: 'data' in self.guest.log(), 5, 'the complaint')
+        self.guest.ask('freeze 1 60')
+        time.sleep(0.3)
+        self.assertEqual(self.guest.log().count('lets this guest not write data/p2mguard/features'), 1)
+        self.assertEqual(self.guest.terminate(), 0)
+
+
+class TestCommandLine(unittest.TestCase):
+    def status(self, *options):
+        return subprocess.run(agent_command() + list(options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                              timeout=10, check=False).returncode
+
+    def test_bad_options(self):
+        for options in (['--nonsense'], ['extra'], ['--hook-timeout', '0'], ['--hook-timeout', '1x'],
+                        ['--settle-timeout', ''], ['--log-level', 'loud']):
+            self.assertEqual(self.status(*options), 2, options)
+
+    def test_help_and_version(self):
+        self.assertEqual(self.status('--help'), 0)
+        self.assertEqual(self.status('--version'), 0)
+
+
+class TestMounts(AgentTest):
+    """In a mount namespace of its own, so that nothing here is left mounted."""
+
+    def setUp(self):
+        reason = why_no_mounts()
+        if reason:
+            self.skipTest(reason)
+        super().setUp()
+        self.guest.start(prefix=['unshare', '-m'])
+
+    def write(self, path):
+        """As somebody in the agent's mount namespace; what is said about it."""
+        command = ['nsenter', f'--mount=/proc/{self.guest.agent.pid}/ns/mnt', 'sh', '-c', f'echo 5 >{path}']
+        return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False).stderr
+
+    def mounts(self):
+        with open(f'/proc/{self.guest.agent.pid}/mountinfo', encoding='utf-8') as file:
+            return [line for line in file if self.guest.folder in line]
+
+    def test_others_cannot_write(self):
+        guest = self.guest
+        guest.freeze()
+        self.assertEqual(len(self.mounts()), 2)
+        for path in (f'{BALLOON}/target_kb', f'{HOTPLUG}/auto_online_blocks'):
+            self.assertIn('Read-only file system', self.write(f'{guest.sysfs}/{path}'))
+        guest.ask('thaw 1')
+        guest.expect('thawed 1')
+        self.assertEqual(self.mounts(), [])
+        guest.expect_restored()
+
+    def test_mounted_twice_and_killed(self):
+        guest = self.guest
+        guest.freeze()
+        enter = ['nsenter', f'--mount=/proc/{guest.agent.pid}/ns/mnt']
+        folder = f'{guest.sysfs}/{BALLOON}'
+        subprocess.run(enter + ['mount', '--bind', folder, folder], check=True)
+        keeper = subprocess.Popen(enter + ['sleep', '60'])
+        self.addCleanup(keeper.wait)
+        self.addCleanup(keeper.kill)
+        guest.kill()
+        wait_until(lambda: os.path.exists(f'/proc/{keeper.pid}/ns/mnt'), 5, 'the namespace')
+        self.assertEqual(guest.thaw_by_hand(['nsenter', f'--mount=/proc/{keeper.pid}/ns/mnt']), 0)
+        with open(f'/proc/{keeper.pid}/mountinfo', encoding='utf-8') as file:
+            self.assertEqual([line for line in file if guest.folder in line], [])
+        guest.expect_restored()
+
+
+if __name__ == '__main__':
+    unittest.main()
