@@ -479,37 +479,41 @@ struct agent_rule_view agent_rule_at(size_t index)
  */
 static int64_t agent_delay_ms(const struct agent *agent)
 {
-    int64_t now_ms = clock_now_ms();
+    const struct undo *undo = &agent->undo;
+    int64_t now_ms = clock_now_ms(), until_ms = now_ms;
 
     switch (agent->step) {
-    case AGENT_STARTING:
-        return agent->limit_ms - now_ms;
+    case AGENT_THAWED:
+    case AGENT_STEP_COUNT:
+        return -1;
     case AGENT_THAWING:
-        return agent->undo.balloon || agent->undo.balloon_covered || agent->undo.hotplug || agent->undo.hotplug_covered
-                   ? agent->limit_ms - now_ms
-                   : -1;
+        if (!undo->balloon && !undo->balloon_covered && !undo->hotplug && !undo->hotplug_covered)
+            return -1; /* the hooks are all that is waited for */
+        until_ms = agent->limit_ms;
+        break;
+    case AGENT_STARTING:
+        until_ms = agent->limit_ms;
+        break;
     case AGENT_SETTLING:
-        return AGENT_SETTLE_LOOK_MS;
+        until_ms = now_ms + AGENT_SETTLE_LOOK_MS;
+        break;
     case AGENT_HOOKING:
     case AGENT_FROZEN:
     case AGENT_ASKING:
-        return agent->lease_until_ms - now_ms < AGENT_LOOK_MS ? agent->lease_until_ms - now_ms : AGENT_LOOK_MS;
-    case AGENT_THAWED:
-    case AGENT_STEP_COUNT:
+        until_ms = now_ms + AGENT_LOOK_MS;
+        if (agent->lease_until_ms < until_ms)
+            until_ms = agent->lease_until_ms;
         break;
     }
-    return -1;
+    return until_ms > now_ms ? until_ms - now_ms : 0;
 }
 
 static void agent_wind(struct agent *agent)
 {
     int64_t delay_ms = agent_delay_ms(agent);
-    bool waits = agent->step == AGENT_STARTING || agent->step == AGENT_THAWING;
 
     event_del(agent->tick);
-    if (delay_ms < 0 && !waits && !agent_is_freezing(agent))
-        return;
-    if (timer_arm(agent->tick, delay_ms < 0 ? 0 : delay_ms))
+    if (delay_ms >= 0 && timer_arm(agent->tick, delay_ms))
         log_error("out of memory for a timer");
 }
 
@@ -657,7 +661,11 @@ static void agent_on_looked(void *context, const struct talk_look *look)
 
 static void agent_on_quiet(void *context)
 {
-    agent_quit_when_quiet(context);
+    struct agent *agent = context;
+
+    agent_quit_when_quiet(agent);
+    if (agent->step == AGENT_THAWED && !agent->quitting)
+        agent->settings.idle(agent->settings.context);
 }
 
 static void agent_on_farewell(evutil_socket_t fd, short what, void *context)

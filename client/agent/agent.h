@@ -47,6 +47,8 @@ struct agent_settings {
     const char *hooks;
     int64_t hook_limit_ms;
     int64_t settle_limit_ms;
+    /* Thawed, and all is said: nothing will have to be done for long. */
+    void (*idle)(void *context);
     /* After agent_stop(): all is put back, and dom0 was told, or could not be. */
     void (*over)(void *context);
     void *context;

@@ -6,12 +6,15 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
+#include <link.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -193,6 +196,33 @@ static void main_on_over(void *context)
     event_base_loopexit(program->base, NULL);
 }
 
+/*
+ * Most of the code that is in memory was needed once and will not be for hours: the linker's, a freeze's, and what the
+ * kernel maps around each page. Code is never written to, so whatever is needed again comes back from its file.
+ */
+static int main_drop_code(struct dl_phdr_info *object, size_t size, void *context)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    (void)size, (void)context;
+
+    for (unsigned i = 0; i < object->dlpi_phnum; i++) {
+        const ElfW(Phdr) *segment = &object->dlpi_phdr[i];
+        if (segment->p_type != PT_LOAD || !(segment->p_flags & PF_X) || (segment->p_flags & PF_W))
+            continue;
+        uintptr_t begin = (object->dlpi_addr + segment->p_vaddr) & ~(page - 1);
+        uintptr_t end = object->dlpi_addr + segment->p_vaddr + segment->p_memsz;
+        if (madvise((void *)begin, end - begin, MADV_DONTNEED) < 0)
+            log_debug("%s stays in memory: %s", object->dlpi_name, strerror(errno));
+    }
+    return 0;
+}
+
+static void main_on_idle(void *context)
+{
+    (void)context;
+    dl_iterate_phdr(main_drop_code, NULL);
+}
+
 static int main_add_signal(struct program *program, int index, int number)
 {
     program->signals[index] = evsignal_new(program->base, number, main_on_stop, program);
@@ -207,6 +237,7 @@ static int main_set_up(struct program *program)
                                       .hooks = options->hooks,
                                       .hook_limit_ms = options->hook_seconds * 1000,
                                       .settle_limit_ms = options->settle_seconds * 1000,
+                                      .idle = main_on_idle,
                                       .over = main_on_over,
                                       .context = program};
 
