@@ -8,8 +8,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <xenstore.h>
-
 #include "daemon/clock.h"
 #include "daemon/log.h"
 #include "daemon/worker.h"
@@ -317,7 +315,11 @@ int talk_new(struct talk **result, struct event_base *base, const struct talk_ca
     talk->callbacks = *callbacks;
     notices.context = talk;
     /* The device stays open whatever becomes of xenstored; a socket, as in dom0, does not. */
-    const char *path = xs_daemon_socket();
+    const char *path = getenv("XENSTORED_PATH");
+    if (!path) {
+        free(talk);
+        return -EINVAL;
+    }
     settings.never_dies = stat(path, &status) < 0 || !S_ISSOCK(status.st_mode);
     if (access(path, F_OK) < 0)
         log_warning("%s is not there (is xenfs or the xenbus device missing?); waiting for it", path);

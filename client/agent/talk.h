@@ -36,6 +36,7 @@ struct talk_callbacks {
     void *context;
 };
 
+/* Where xenstored is stands in the environment, as XENSTORED_PATH: a device, or a socket. */
 int talk_new(struct talk **talk, struct event_base *base, const struct talk_callbacks *callbacks);
 
 /* False when a stalled xenstored keeps the thread: it is left to the end of the process. */

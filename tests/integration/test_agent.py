@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The agent, as a guest of the real xenstored, with a folder of plain files for sysfs."""
+"""The agent, as a guest of the real xenstored, with a folder of plain files for sysfs.
+
+Environment, besides fixture.py's: P2MGUARD_AGENT is another build's agent, a static one for instance.
+"""
 import os
 import shutil
 import signal
@@ -11,7 +14,8 @@ import unittest
 
 from fixture import BUILD, Host, wait_until
 
-if not os.path.exists(BUILD + '/p2mguard-agent'):
+AGENT = os.environ.get('P2MGUARD_AGENT', BUILD + '/p2mguard-agent')
+if not os.path.exists(AGENT):
     raise unittest.SkipTest('this build has no agent')
 
 DOMID = 7
@@ -20,12 +24,12 @@ HOTPLUG = 'devices/system/memory'
 
 
 def agent_command():
-    return [BUILD + '/p2mguard-agent']
+    return [AGENT]
 
 
 def is_sanitized():
-    with open(BUILD + '/p2mguard-agent', 'rb') as file:
-        return b'AddressSanitizer' in file.read()
+    with open(AGENT, 'rb') as file:
+        return b'__asan_init' in file.read()
 
 
 def why_no_mounts():
