@@ -321,9 +321,13 @@ static void action_finish(struct agent *agent)
     int error = undo_remove(agent->settings.run);
     if (error)
         log_error("removing the journal failed: %s", strerror(-error));
-    agent->ended = agent->seq;
     int64_t lasted_ms = clock_now_ms() - agent->since_ms;
-    if (*agent->refusal) {
+    if (agent->seq)
+        agent->ended = agent->seq;
+    if (!agent->seq) { /* a journal that could not be read; the node tells, when it can be read */
+        log_notice("thawed after %" PRId64 " ms: %s", lasted_ms, agent->why);
+        agent->introduced = false;
+    } else if (*agent->refusal) {
         log_notice("refused SEQ %" PRIu32 " after %" PRId64 " ms: %s", agent->seq, lasted_ms, agent->refusal);
         agent_answer(agent, P2MG_ANSWER_REFUSED, agent->seq);
     } else {
@@ -581,6 +585,15 @@ static void agent_introduce(struct agent *agent, const struct talk_look *look)
         talk_answer(agent->talk, look->state);
 }
 
+/* A journal that could not be read does not have its SEQ; our own node has. */
+static void agent_complete_journal(struct agent *agent, const struct talk_look *look)
+{
+    struct p2mg_answer answer;
+
+    if (!agent->undo.seq && *look->state && p2mg_answer_parse(look->state, strlen(look->state), &answer) == 0)
+        agent->undo.seq = answer.seq;
+}
+
 static enum agent_event agent_classify_freeze(struct agent *agent, const struct talk_look *look)
 {
     uint32_t seq = agent->request.seq;
@@ -642,8 +655,8 @@ static void agent_on_looked(void *context, const struct talk_look *look)
     strcpy(agent->domid, look->domid);
     agent_publish(agent);
     if (agent->step == AGENT_STARTING)
-        agent->introduced = true;
-    if (!agent->introduced)
+        agent_complete_journal(agent, look);
+    else if (!agent->introduced && agent->step == AGENT_THAWED)
         agent_introduce(agent, look);
     /* An xenstored that has no memory or the like has not said that anything has changed. */
     if (look->error && look->error != -ENOENT && look->error != -EACCES && look->error != -EMSGSIZE && !look->moved)

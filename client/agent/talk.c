@@ -2,6 +2,7 @@
 #include "client/agent/talk.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,7 @@ struct talk_write {
     enum talk_node node;
     char text[P2MG_GUEST_TEXT_MAX];
     unsigned tree;
+    unsigned number; /* of what was said about the node */
     int error;
 };
 
@@ -51,7 +53,8 @@ struct talk {
     struct talk_text said[NODES];
     unsigned writing; /* writes on their way */
     bool complained[NODES];
-    unsigned tree; /* counts the trees and connections seen: what was written to an earlier one is lost */
+    atomic_uint newest[NODES]; /* the number of the last write handed over; read by the worker's thread */
+    unsigned tree;             /* counts the trees and connections seen: what was written to an earlier one is lost */
 
     struct talk_job job; /* one look at a time */
     bool away;
@@ -64,12 +67,20 @@ struct talk {
 
 /* ---- writing ---- */
 
+/*
+ * What a stalled xenstored has kept waiting may be true no longer: "frozen" is not to be read for even a moment when
+ * "thawed" waits behind it.
+ */
 static void talk_write_run(struct work *work, const struct worker_tools *tools)
 {
     struct talk_write *write = (struct talk_write *)(void *)work;
     const char *path = talk_paths[write->node];
 
-    write->error = *write->text ? store_write(tools->store, 0, path, write->text) : store_remove(tools->store, 0, path);
+    if (write->number != atomic_load(&write->talk->newest[write->node]))
+        write->error = 0;
+    else
+        write->error =
+            *write->text ? store_write(tools->store, 0, path, write->text) : store_remove(tools->store, 0, path);
 }
 
 static void talk_complain(struct talk *talk, const struct talk_write *write)
@@ -120,6 +131,7 @@ static void talk_tell(struct talk *talk, enum talk_node node)
     write->talk = talk;
     write->node = node;
     write->tree = talk->tree;
+    write->number = atomic_fetch_add(&talk->newest[node], 1) + 1;
     write->error = -ENOTCONN; /* of one that is never run */
     strcpy(write->text, said->text);
     said->told = true;

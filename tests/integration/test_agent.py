@@ -541,8 +541,10 @@ class TestFreeze(AgentTest):
         self.guest.kill()
         with open(self.guest.run + '/undo', 'wb') as file:
             file.write(b'\0\xff' * 100)
+        self.host.store.write(self.guest.home + '/data/p2mguard/state', 'frozen 3')
         self.assertEqual(self.guest.thaw_by_hand(), 0)
         self.assertFalse(self.guest.journal())
+        self.assertEqual(self.guest.answer(), 'thawed 3')
 
     def test_resumed_as_another_domain(self):
         """The tree is made anew, under another domid; nothing asks for a freeze there."""
