@@ -89,6 +89,20 @@ whole_state() {
 	echo "max_kib $(max_kib)"
 }
 
+# A request to the guest (see guest/init): ok or not, and what it printed in $text.
+# shellcheck disable=SC2034 # the scenarios use it
+run_in_guest() { # COMMAND…
+	local token=$EPOCHREALTIME dir result
+	text=''
+	dir=$(domain_dir)
+	xenstore-write "$dir/control/run" "$token $*" && xenstore-chmod "$dir/control/run" n0 "r${dir##*/}" &&
+		until_true 30 guest_has_run || return
+	read -r _ result text < <(xenstore-read "$dir/data/run")
+	[[ $result == ok ]]
+}
+guest_has_run() { [[ $(xenstore-read "$dir/data/run" 2>/dev/null) == "$token "* ]]; }
+
+# A scenario may set GUEST_READY to what is to be done with each new guest.
 create_guest() {
 	cat >/tmp/guest.cfg <<-CONFIG
 		name = "$GUEST"
@@ -111,6 +125,7 @@ create_guest() {
 		guests_lost >/tmp/lost
 		if guest_is_up; then
 			until_true 10 settled
+			${GUEST_READY:-true}
 			return
 		fi
 		# Nothing of ours has touched it yet.
