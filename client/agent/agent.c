@@ -224,9 +224,11 @@ static void action_run_hooks(struct agent *agent)
     agent->memory.calm = 0;
 }
 
+/* When no hook was run nothing has been disturbed since the last look, and this one is the last. */
 static void action_settle_again(struct agent *agent)
 {
     agent_settle(agent);
+    action_look_settling(agent);
 }
 
 static void action_look(struct agent *agent)

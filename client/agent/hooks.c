@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -161,6 +162,8 @@ static int hooks_spawn(struct hooks *hooks, const char *name)
         error = hooks_set_attributes(&attributes);
     if (!error)
         error = posix_spawn(&hooks->pid, path, &actions, &attributes, arguments, environment);
+    if (!error && setpriority(PRIO_PROCESS, (id_t)hooks->pid, 0) < 0)
+        log_debug("hook %s keeps the agent's priority: %s", arguments[0], strerror(errno));
     posix_spawnattr_destroy(&attributes);
 out_actions:
     posix_spawn_file_actions_destroy(&actions);

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,6 +30,7 @@
 #define MAIN_RUN "/run/p2mguard-agent"
 #define MAIN_LIMIT_SECONDS 10
 #define MAIN_LIMIT_MOST 3600
+#define MAIN_NICE (-10)
 
 enum { MAIN_SIGTERM, MAIN_SIGINT, MAIN_SIGNALS };
 
@@ -271,6 +273,16 @@ static bool main_nothing_left(const struct main_options *options)
     return undo_load(options->run, &undo) == -ENOENT;
 }
 
+/*
+ * A guest that wakes on another host has everything to do at once, and all of it waits for memory that is still held.
+ * The agent's part is short. Hooks run as everybody else does.
+ */
+static void main_go_first(void)
+{
+    if (setpriority(PRIO_PROCESS, 0, MAIN_NICE) < 0)
+        log_debug("the priority stays as it is: %s", strerror(errno));
+}
+
 static int main_prepare(const struct main_options *options)
 {
     const char *path = options->xenstore ? options->xenstore : MAIN_DEVICE;
@@ -290,6 +302,7 @@ int main(int argc, char **argv)
     main_parse(argc, argv, &program.options);
     log_open();
     log_set_level(program.options.log_level);
+    main_go_first();
     if (main_prepare(&program.options))
         return 1;
     if (program.options.thaw && main_nothing_left(&program.options))

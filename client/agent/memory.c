@@ -251,6 +251,7 @@ int memory_hold_balloon(struct memory *memory, struct undo *undo)
         error = memory_read_kb(memory, "info/current_kb", &current_kb);
     if (error)
         return error;
+    memory->calm = target_kb == current_kb; /* that was a look as well */
     undo->balloon = true;
     undo->target_kb = undo->before_kb = target_kb;
     undo->wrote_kb = memory->last_kb = current_kb;

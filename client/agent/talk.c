@@ -43,6 +43,7 @@ struct talk_job {
     struct talk_look look;
     char features[P2MG_GUEST_TEXT_MAX];
     bool watches; /* set the watches first */
+    bool whole;   /* our own nodes were read as well */
     int watch_error;
     bool connected; /* all reads were answered */
 };
@@ -59,7 +60,7 @@ struct talk {
     struct talk_job job; /* one look at a time */
     bool away;
     unsigned number; /* of the last look that was begun */
-    bool again, again_asked, again_watches;
+    bool again, again_asked, again_watches, again_whole;
     bool looked; /* ever */
     bool closing;
     char domid[UNDO_DOMID];
@@ -187,7 +188,8 @@ static int talk_read(struct store *store, const char *path, char *text, size_t s
 
 /*
  * The request first and the domid last: when the guest is resumed on another host in between, the domid does not fit,
- * and an event is on its way.
+ * and an event is on its way. Each read is a round trip that a freeze waits for; our own nodes are only read when
+ * nothing has to be frozen.
  */
 static void talk_job_run(struct work *work, const struct worker_tools *tools)
 {
@@ -202,10 +204,13 @@ static void talk_job_run(struct work *work, const struct worker_tools *tools)
     }
     look->error = store_read(store, 0, P2MG_GUEST_REQUEST, look->request, sizeof(look->request));
     look->read_ms = clock_now_ms();
-    job->connected = look->error != -ENOTCONN &&
-                     talk_read(store, P2MG_GUEST_STATE, look->state, sizeof(look->state)) == 0 &&
-                     talk_read(store, P2MG_GUEST_FEATURES, job->features, sizeof(job->features)) == 0 &&
-                     talk_read(store, "domid", look->domid, sizeof(look->domid)) == 0;
+    job->connected = look->error != -ENOTCONN;
+    job->whole |= look->error || strncmp(look->request, "freeze", 6) != 0;
+    if (job->connected && job->whole)
+        job->connected = talk_read(store, P2MG_GUEST_STATE, look->state, sizeof(look->state)) == 0 &&
+                         talk_read(store, P2MG_GUEST_FEATURES, job->features, sizeof(job->features)) == 0;
+    if (job->connected)
+        job->connected = talk_read(store, "domid", look->domid, sizeof(look->domid)) == 0;
 }
 
 static void talk_begin(struct talk *talk);
@@ -217,7 +222,7 @@ static bool talk_has_moved(struct talk *talk, const struct talk_job *job)
     bool moved = talk->looked && strcmp(job->look.domid, talk->domid) != 0;
 
     /* Only what was surely there can be missed. */
-    if (said->told && !talk->writing && strcmp(job->features, said->text) != 0)
+    if (job->whole && said->told && !talk->writing && strcmp(job->features, said->text) != 0)
         moved = true;
     return moved;
 }
@@ -261,7 +266,8 @@ static void talk_begin(struct talk *talk)
     job->look.number = ++talk->number;
     job->look.asked = talk->again_asked;
     job->watches = talk->again_watches;
-    talk->again = talk->again_asked = talk->again_watches = false;
+    job->whole = talk->again_whole;
+    talk->again = talk->again_asked = talk->again_watches = talk->again_whole = false;
     talk->away = true;
     worker_submit(talk->worker, &job->work);
 }
@@ -296,6 +302,8 @@ static void talk_on_touched(void *context, const char *path, const char *token)
 
     if (strcmp(token, TALK_REQUEST) == 0)
         talk->again_asked = true;
+    else
+        talk->again_whole = true;
     talk_want(talk);
 }
 
@@ -311,7 +319,7 @@ static void talk_on_back(void *context)
 
     log_debug("connected to xenstore");
     talk_forget(talk);
-    talk->again_watches = talk->again_asked = true;
+    talk->again_watches = talk->again_asked = talk->again_whole = true;
     talk_want(talk);
 }
 
