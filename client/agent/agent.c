@@ -248,8 +248,10 @@ static void action_ask(struct agent *agent)
     agent->awaited = talk_look(agent->talk);
 }
 
+/* "frozen" is true no longer, whoever it was. */
 static void action_ask_first(struct agent *agent)
 {
+    agent_answer(agent, P2MG_ANSWER_BUSY, agent->seq);
     agent_settle(agent);
     action_ask(agent);
 }
