@@ -4,6 +4,7 @@
 Environment, besides fixture.py's: P2MGUARD_AGENT is another build's agent, a static one for instance.
 """
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -502,6 +503,56 @@ class TestFreeze(AgentTest):
         time.sleep(0.3)
         self.assertEqual(guest.answer(), 'thawed 1')
         guest.freeze(2)
+
+    def test_killed_at_any_moment(self):
+        """Hooks, balloon and hotplug are back as they were, wherever in freezing or thawing it was."""
+        guest = self.guest
+        guest.hook('10-one')
+        for seq in range(1, 21):
+            guest.ask(f'freeze {seq} 60')
+            if seq % 2:
+                guest.expect(f'frozen {seq}')
+                guest.ask(f'thaw {seq}')
+            time.sleep(random.uniform(0, 0.12))
+            guest.kill()
+            self.assertEqual(guest.thaw_by_hand(), 0)
+            self.assertTrue(guest.is_restored(), f'round {seq}')
+            words = [line.split()[1] for line in guest.hooks_run() if line.endswith(f' {seq}')]
+            self.assertIn(words, ([], ['freeze', 'thaw'], ['freeze', 'thaw', 'thaw'], ['thaw']))
+            guest.start(wait=False)
+            wait_until(lambda seq=seq: guest.answer() in (f'thawed {seq}', f'frozen {seq}'), 5, 'an answer')
+            guest.ask('thaw 1000')
+            guest.expect_restored()
+
+    def test_killed_and_resumed_as_another_domain(self):
+        guest = self.guest
+        guest.balloon.step_kb = 64
+        guest.put('target_kb', 524288)
+        wait_until(lambda: guest.get('info/current_kb') > 270000, 5, 'ballooning')
+        guest.freeze()
+        size = guest.get('target_kb')
+        guest.kill()
+        guest.destroy()
+        guest.create(9)
+        guest.start(wait=False)
+        guest.expect('thawed 1')
+        guest.expect_restored(target=size)
+
+    def test_storm_of_requests(self):
+        guest = self.guest
+        guest.hook('10-one')
+        for _ in range(300):
+            seq = random.randint(1, 9)
+            guest.ask(random.choice((f'freeze {seq} 60', f'freeze {seq} 1', f'thaw {seq}', 'nonsense')))
+            time.sleep(random.choice((0, 0, 0, 0.002, 0.02)))
+        guest.ask('thaw 1')
+        guest.expect_restored()
+        guest.freeze(4242)
+        guest.ask_nothing()
+        guest.expect('thawed 4242')
+        guest.expect_restored()
+        runs = [line.split()[1] for line in guest.hooks_run()]
+        self.assertEqual(runs, ['freeze', 'thaw'] * (len(runs) // 2))
 
     def test_killed_with_stalled_xenstored(self):
         self.guest.freeze()
