@@ -152,12 +152,7 @@ static void action_begin(struct agent *agent)
     agent->hooked = false;
     *agent->refusal = '\0';
     agent_settle(agent);
-    int error = undo_save(agent->settings.run, &agent->undo);
-    if (error) {
-        agent_refuse(agent, "the agent cannot write its journal: %s", strerror(-error));
-        return;
-    }
-    error = memory_hold_balloon(&agent->memory, &agent->undo);
+    int error = memory_hold_balloon(&agent->memory, &agent->undo);
     if (error)
         agent_refuse(agent, "the balloon driver cannot be held: %s", strerror(-error));
 }

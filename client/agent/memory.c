@@ -154,20 +154,19 @@ static int memory_cover(const char *folder)
     return error;
 }
 
-/* Going on without the cover is better than not freezing at all: what is written then is seen, and put back. */
-static int memory_try_cover(struct memory *memory, struct undo *undo, const char *folder, bool *covered)
+/*
+ * The journal says already that it is covered. Going on without the cover is better than not freezing at all: what is
+ * written then is seen, and put back.
+ */
+static void memory_try_cover(const char *folder, bool *covered)
 {
-    *covered = true;
-    int error = undo_save(memory->run, undo);
-    if (error)
-        return error;
-    error = memory_cover(folder);
-    if (error) {
-        log_warning("%s cannot be made read-only (%s); others can write there while the guest is frozen", folder,
-                    strerror(-error));
-        *covered = false;
-    }
-    return 0;
+    int error = memory_cover(folder);
+
+    if (!error)
+        return;
+    log_warning("%s cannot be made read-only (%s); others can write there while the guest is frozen", folder,
+                strerror(-error));
+    *covered = false;
 }
 
 /* ---- what there is ---- */
@@ -252,11 +251,14 @@ int memory_hold_balloon(struct memory *memory, struct undo *undo)
     if (error)
         return error;
     memory->calm = target_kb == current_kb; /* that was a look as well */
-    undo->balloon = true;
+    undo->balloon = undo->balloon_covered = true;
     undo->target_kb = undo->before_kb = target_kb;
     undo->wrote_kb = memory->last_kb = current_kb;
-    error = memory_try_cover(memory, undo, memory->balloon, &undo->balloon_covered);
-    return error ? error : memory_write_kb(memory->target_fd, current_kb);
+    error = undo_save(memory->run, undo);
+    if (error)
+        return error;
+    memory_try_cover(memory->balloon, &undo->balloon_covered);
+    return memory_write_kb(memory->target_fd, current_kb);
 }
 
 int memory_hold_hotplug(struct memory *memory, struct undo *undo)
@@ -266,11 +268,13 @@ int memory_hold_hotplug(struct memory *memory, struct undo *undo)
     int error = memory_read_word(memory->hotplug, "auto_online_blocks", undo->online, sizeof(undo->online));
     if (error)
         return error;
-    undo->hotplug = true;
+    undo->hotplug = undo->hotplug_covered = true;
     error = undo_save(memory->run, undo);
     if (!error)
         error = memory_write_word(memory->hotplug, "auto_online_blocks", "offline");
-    return error ? error : memory_try_cover(memory, undo, memory->hotplug, &undo->hotplug_covered);
+    if (!error)
+        memory_try_cover(memory->hotplug, &undo->hotplug_covered);
+    return error;
 }
 
 int memory_settle(struct memory *memory, struct undo *undo)

@@ -43,7 +43,7 @@ struct talk_job {
     struct talk_look look;
     char features[P2MG_GUEST_TEXT_MAX];
     bool watches; /* set the watches first */
-    bool whole;   /* our own nodes were read as well */
+    bool whole;   /* our own nodes, and the domid, were read as well */
     int watch_error;
     bool connected; /* all reads were answered */
 };
@@ -188,8 +188,8 @@ static int talk_read(struct store *store, const char *path, char *text, size_t s
 
 /*
  * The request first and the domid last: when the guest is resumed on another host in between, the domid does not fit,
- * and an event is on its way. Each read is a round trip that a freeze waits for; our own nodes are only read when
- * nothing has to be frozen.
+ * and an event is on its way. Each read is a round trip that a freeze waits for: no more is read when there is one, and
+ * nothing but the domid's own event says that this may be another tree.
  */
 static void talk_job_run(struct work *work, const struct worker_tools *tools)
 {
@@ -208,9 +208,8 @@ static void talk_job_run(struct work *work, const struct worker_tools *tools)
     job->whole |= look->error || strncmp(look->request, "freeze", 6) != 0;
     if (job->connected && job->whole)
         job->connected = talk_read(store, P2MG_GUEST_STATE, look->state, sizeof(look->state)) == 0 &&
-                         talk_read(store, P2MG_GUEST_FEATURES, job->features, sizeof(job->features)) == 0;
-    if (job->connected)
-        job->connected = talk_read(store, "domid", look->domid, sizeof(look->domid)) == 0;
+                         talk_read(store, P2MG_GUEST_FEATURES, job->features, sizeof(job->features)) == 0 &&
+                         talk_read(store, "domid", look->domid, sizeof(look->domid)) == 0;
 }
 
 static void talk_begin(struct talk *talk);
@@ -266,7 +265,8 @@ static void talk_begin(struct talk *talk)
     job->look.number = ++talk->number;
     job->look.asked = talk->again_asked;
     job->watches = talk->again_watches;
-    job->whole = talk->again_whole;
+    job->whole = talk->again_whole || !talk->looked;
+    strcpy(job->look.domid, talk->domid);
     talk->again = talk->again_asked = talk->again_watches = talk->again_whole = false;
     talk->away = true;
     worker_submit(talk->worker, &job->work);
