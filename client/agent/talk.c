@@ -287,12 +287,6 @@ unsigned talk_look(struct talk *talk)
     return number;
 }
 
-void talk_look_anew(struct talk *talk)
-{
-    talk->again_asked = true;
-    talk_want(talk);
-}
-
 /* ---- the worker's ---- */
 
 static void talk_on_touched(void *context, const char *path, const char *token)

@@ -45,11 +45,9 @@ bool talk_free(struct talk *talk, int64_t grace_ms);
 /* Looks; a look that is under way is not enough. The number of the one that begins after this call. */
 unsigned talk_look(struct talk *talk);
 
-/* The same, as if somebody had written the request just now. */
-void talk_look_anew(struct talk *talk);
-
 /* What the state is to be. Written when it is not there already, and again in a tree that does not have it. */
 void talk_answer(struct talk *talk, const char *text);
+
 /* Likewise the features; NULL removes them. */
 void talk_publish(struct talk *talk, const char *text);
 
