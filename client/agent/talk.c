@@ -42,8 +42,9 @@ struct talk_job {
     struct talk *talk;
     struct talk_look look;
     char features[P2MG_GUEST_TEXT_MAX];
-    bool watches; /* set the watches first */
-    bool whole;   /* our own nodes, and the domid, were read as well */
+    char domid_before[UNDO_DOMID]; /* at the look before; "" = there was none */
+    bool watches;                  /* set the watches first */
+    bool whole;                    /* our own nodes were read as well */
     int watch_error;
     bool connected; /* all reads were answered */
 };
@@ -187,9 +188,9 @@ static int talk_read(struct store *store, const char *path, char *text, size_t s
 }
 
 /*
- * The request first and the domid last: when the guest is resumed on another host in between, the domid does not fit,
- * and an event is on its way. Each read is a round trip that a freeze waits for: no more is read when there is one, and
- * nothing but the domid's own event says that this may be another tree.
+ * The request first: when the guest is resumed on another host before the domid is read, that does not fit, and an
+ * event is on its way. Each read is a round trip that somebody waits for. A freeze is not kept waiting for more, for a
+ * domid that has changed has an event of its own; nor a thaw after a resume, for a new tree has none of our nodes.
  */
 static void talk_job_run(struct work *work, const struct worker_tools *tools)
 {
@@ -205,11 +206,13 @@ static void talk_job_run(struct work *work, const struct worker_tools *tools)
     look->error = store_read(store, 0, P2MG_GUEST_REQUEST, look->request, sizeof(look->request));
     look->read_ms = clock_now_ms();
     job->connected = look->error != -ENOTCONN;
-    job->whole |= look->error || strncmp(look->request, "freeze", 6) != 0;
+    if (!job->connected || (!job->whole && !look->error && strncmp(look->request, "freeze", 6) == 0))
+        return;
+    job->connected = talk_read(store, "domid", look->domid, sizeof(look->domid)) == 0;
+    job->whole = !*job->domid_before || strcmp(look->domid, job->domid_before) == 0;
     if (job->connected && job->whole)
         job->connected = talk_read(store, P2MG_GUEST_STATE, look->state, sizeof(look->state)) == 0 &&
-                         talk_read(store, P2MG_GUEST_FEATURES, job->features, sizeof(job->features)) == 0 &&
-                         talk_read(store, "domid", look->domid, sizeof(look->domid)) == 0;
+                         talk_read(store, P2MG_GUEST_FEATURES, job->features, sizeof(job->features)) == 0;
 }
 
 static void talk_begin(struct talk *talk);
@@ -267,6 +270,7 @@ static void talk_begin(struct talk *talk)
     job->watches = talk->again_watches;
     job->whole = talk->again_whole || !talk->looked;
     strcpy(job->look.domid, talk->domid);
+    strcpy(job->domid_before, talk->domid);
     talk->again = talk->again_asked = talk->again_watches = talk->again_whole = false;
     talk->away = true;
     worker_submit(talk->worker, &job->work);

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * agentclock thaw UUID OLD_DOMID SECONDS    waits for a second domain with this uuid, prints "DOMID MS ANSWER": how long
- *                                           after it was first seen running its agent said that it has thawed
- * agentclock state DOMID WORD SECONDS       waits until the agent's state begins with WORD, prints the ms that took
- * agentclock compare DOMID ROUNDS           prints "BARE_US FREEZE_US", one line a round: a write, a watch event in the
- *                                           guest and its write back, then a request to freeze and the answer
+ * agentclock thaw UUID OLD_DOMID SECONDS
+ *     Waits for a second domain with this uuid. Prints "DOMID MS ANSWER": how long after it was first seen running its
+ *     agent said that it has thawed.
+ * agentclock state DOMID WORD SECONDS
+ *     Waits until the agent's state begins with WORD, prints the ms that took.
+ * agentclock compare DOMID ROUNDS
+ *     Prints "BARE_US FREEZE_US", one line a round: a write, a watch event in the guest and its write back; then a
+ *     request to freeze and the answer.
  *
  * The tests' own eyes on a guest's agent. No p2mguardd has a part in it.
  */
@@ -75,15 +78,17 @@ static int find_running(xc_interface *xc, const char *uuid, unsigned not_domid)
     return -1;
 }
 
+/* Looking more often would take from the emulated host what is measured. */
+static const struct timespec pause_between = {.tv_nsec = 5000000};
+
 static int wait_for(unsigned domid, const char *word, int64_t until_us, char value[256])
 {
-    const struct timespec pause = {.tv_nsec = 2000000};
 
     for (get(domid, "data/p2mguard/state", value); strncmp(value, word, strlen(word)) != 0;
          get(domid, "data/p2mguard/state", value)) {
         if (now_us() > until_us)
             return -1;
-        nanosleep(&pause, NULL);
+        nanosleep(&pause_between, NULL);
     }
     return 0;
 }
@@ -91,14 +96,13 @@ static int wait_for(unsigned domid, const char *word, int64_t until_us, char val
 static int thaw(const char *uuid, unsigned not_domid, int64_t until_us)
 {
     xc_interface *xc = xc_interface_open(NULL, NULL, 0);
-    const struct timespec pause = {.tv_nsec = 1000000};
     char value[256];
     int domid;
 
     while ((domid = find_running(xc, uuid, not_domid)) < 0) {
         if (now_us() > until_us)
             return 1;
-        nanosleep(&pause, NULL);
+        nanosleep(&pause_between, NULL);
     }
     int64_t start_us = now_us();
     int failed = wait_for((unsigned)domid, "thawed ", until_us, value);
