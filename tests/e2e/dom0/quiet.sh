@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # shellcheck shell=bash source=lib.sh
 # Nobody changes anything: what does the guard cost, and does it put everything back byte for byte?
-pairs=${E2E_pairs:-12}
+pairs=${E2E_pairs:-8}
 
 create_guest || { not_ok quiet.setup "no guest"; return; }
 learn
