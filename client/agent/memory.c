@@ -72,7 +72,7 @@ static int memory_write_word(const char *folder, const char *name, const char *w
 
     if (error)
         return error;
-    int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
     snprintf(text, sizeof(text), "%s\n", word);
@@ -389,8 +389,8 @@ void memory_release_hotplug(struct memory *memory, struct undo *undo)
         memory_report("the memory blocks' folder", memory_uncover(memory->hotplug));
     if (undo->hotplug && memory_has_hotplug(memory)) {
         int error = memory_read_word(memory->hotplug, "auto_online_blocks", word, sizeof(word));
-        /* Where the folder was not covered somebody may have chosen anew. */
-        if (!error && strcmp(word, "offline") == 0 && strcmp(undo->online, word) != 0)
+        /* Where the folder was not covered somebody may have chosen anew; what cannot be read nobody has. */
+        if (error || (strcmp(word, "offline") == 0 && strcmp(undo->online, word) != 0))
             error = memory_write_word(memory->hotplug, "auto_online_blocks", undo->online);
         memory_report("auto_online_blocks", error);
     }
