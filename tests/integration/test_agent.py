@@ -373,8 +373,9 @@ class TestFreeze(AgentTest):
 
     def test_garbage_is_no_request(self):
         guest = self.guest
-        for number, text in enumerate(('freeze', 'freeze x 60', 'freeze 0 60', 'freeze 1', 'thaw', ' ', '\n', 'x' * 1500,
-                                       'freeze 77 0', 'freeze 77 99999', 'freeze 4294967296 5', 'thaw 5 5', '%s%n'), 1):
+        for number, text in enumerate(('freeze', 'freeze x 60', 'freeze 0 60', 'freeze 1', 'thaw', ' ', '\n',
+                                       'x' * 1500, 'freeze 77 0', 'freeze 77 99999', 'freeze 4294967296 5',
+                                       'thaw 5 5', '%s%n'), 1):
             guest.freeze(number)
             guest.ask(text)
             guest.expect(f'thawed {number}')
@@ -389,8 +390,8 @@ class TestFreeze(AgentTest):
         self.guest.balloon.restless = True
         self.guest.ask('freeze 1 60')
         wait_until(lambda: self.guest.answer() == 'busy 1', 1, 'busy')
-        wait_until(lambda: (self.guest.answer() or '').startswith('refused 1 balloon driver does not stand still at '), 5,
-                   'refused')
+        start = 'refused 1 balloon driver does not stand still at '
+        wait_until(lambda: (self.guest.answer() or '').startswith(start), 5, 'refused')
         self.guest.expect_restored()
         self.guest.balloon.restless = False
         self.guest.freeze(2)
@@ -449,8 +450,8 @@ class TestFreeze(AgentTest):
         self.assertLess(rss, 2048)
 
     def test_second_instance(self):
-        second = subprocess.run(agent_command() + self.guest.options(), env=self.host.environment, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, timeout=10, check=False)
+        second = subprocess.run(agent_command() + self.guest.options(), env=self.host.environment,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=10, check=False)
         self.assertEqual(second.returncode, 1)
         self.assertIn('another p2mguard-agent runs already', second.stdout)
 
@@ -515,7 +516,8 @@ class TestFreeze(AgentTest):
             time.sleep(random.uniform(0, 0.12))
             guest.kill()
             self.assertEqual(guest.thaw_by_hand(), 0)
-            self.assertTrue(guest.is_restored(), f'round {seq}: {guest.get("target_kb")} {guest.online()}\n{guest.log()}')
+            self.assertTrue(guest.is_restored(),
+                            f'round {seq}: {guest.get("target_kb")} {guest.online()}\n{guest.log()}')
             words = [line.split()[1] for line in guest.hooks_run() if line.endswith(f' {seq}')]
             self.assertIn(words, ([], ['freeze', 'thaw'], ['freeze', 'thaw', 'thaw'], ['thaw']))
             guest.start(wait=False)
