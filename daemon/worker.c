@@ -146,7 +146,7 @@ static void *worker_main(void *context)
 
     while (!atomic_load(&worker->stop)) {
         int64_t now_ms = clock_now_ms();
-        bool looks = !worker->never_dies || !atomic_load(&worker->connected);
+        bool looks = !worker->never_dies || !atomic_load(&worker->connected) || store_fd(worker->tools.store) < 0;
         if (looks && now_ms - looked_ms >= WORKER_LOOK_MS) {
             atomic_store(&worker->busy_since_ms, now_ms);
             worker_mind_connection(worker);
