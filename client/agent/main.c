@@ -30,7 +30,7 @@
 #define MAIN_RUN "/run/p2mguard-agent"
 #define MAIN_LIMIT_SECONDS 10
 #define MAIN_LIMIT_MOST 3600
-#define MAIN_NICE (-10)
+#define MAIN_NICE (-20)
 
 enum { MAIN_SIGTERM, MAIN_SIGINT, MAIN_SIGNALS };
 
