@@ -332,9 +332,9 @@ static void guard_on_touched(void *context, const char *path, const char *token)
         int error = domains_look(guard->host.domains, guard->host.hypervisor);
         if (error)
             log_warning("listing domains failed: %s", strerror(-error));
-        newcomers_look(guard->newcomers);
         if (*token == 'i')
-            guard_look_for_heirs(guard);
+            guard_look_for_heirs(guard); /* first: a migration may be about to end */
+        newcomers_look(guard->newcomers);
         guard_observe_all(guard);
         return;
     }

@@ -552,8 +552,10 @@ class TestFreeze(AgentTest):
         guest.ask_nothing()
         guest.expect('thawed 4242')
         guest.expect_restored()
-        runs = [line.split()[1] for line in guest.hooks_run()]
-        self.assertEqual(runs, ['freeze', 'thaw'] * (len(runs) // 2))
+        # A thaw may end the hook before it has written down its freeze, but no freeze goes without a thaw.
+        runs = ' '.join(line.split()[1] for line in guest.hooks_run())
+        self.assertNotIn('freeze freeze', runs)
+        self.assertTrue(runs.endswith('freeze thaw'), runs)
 
     def test_killed_with_stalled_xenstored(self):
         self.guest.freeze()

@@ -252,6 +252,7 @@ class Ctl(GuardCase):
             wait_until(lambda: self.host.target(1).startswith('0'), what='the pin')
             pin = int(self.host.target(1))
             self.host.create(2, name='u--incoming', uuid=self.host.domains[1], target_kib=pin)
+            wait_until(lambda: self.host.target(2).startswith('0'), what='the mark')
             asked_go = open(self.mark('go'), 'w', encoding='ascii')
             asked_go.close()
         self.host.wait_rest(1, 300000)
