@@ -145,15 +145,25 @@ clean_up() {
 }
 
 # The guest is where it should be: tot_pages and target differ by what they always differ by (see learn).
-settled() { [[ -z ${OFFSET_KIB:-} ]] || (($(tot_kib) - $(target_kib) == OFFSET_KIB)); }
+settled() {
+	local target
+	[[ -n ${OFFSET_KIB:-} ]] || return 0
+	target=$(target_kib) || return
+	(($(tot_kib) - target == OFFSET_KIB))
+}
 
 # What libxl makes of a guest, learned from a guest that nobody but libxl has touched.
 learn() {
-	local tot=0 last
-	until last=$tot; tot=$(tot_kib); ((tot == last)); do sleep 0.5; done
-	OFFSET_KIB=$((tot - $(target_kib)))
-	EXTRA_KIB=$(($(max_kib) - $(target_kib)))
-	PERMISSIONS=$(permissions)
+	local tot last target max
+	while :; do
+		tot=0
+		until last=$tot; tot=$(tot_kib); [[ $tot == "$last" ]]; do sleep 0.5; done
+		target=$(target_kib) max=$(max_kib)
+		PERMISSIONS=$(permissions)
+		emulator_lost_guest || break
+	done
+	OFFSET_KIB=$((tot - target))
+	EXTRA_KIB=$((max - target))
 }
 
 # The guest runs, and its memory is what it was before it was moved.

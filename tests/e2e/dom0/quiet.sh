@@ -30,7 +30,9 @@ pair_ratios() {
 }
 too_many() { # PAIRS: the least number of them that chance makes in at most 2 of 100 runs
 	awk -v n="$1" 'BEGIN {
-		p = c = 0.5 ^ n
+		c = 1
+		for (i = 0; i < n; i++) c /= 2 # this awk has no powers
+		p = c
 		for (k = n; k > 0 && p <= 0.02; k--) { c = c * k / (n - k + 1); p += c }
 		print k + 1
 	}'
