@@ -426,6 +426,8 @@ struct gate_heir {
     const struct gate *gate;
     const struct worker_tools *tools;
     struct hypervisor_domain domain;
+    bool recovering;
+    uint16_t marked; /* the domain whose target was marked; 0 = none */
     bool done;
 };
 
@@ -450,6 +452,17 @@ static int gate_find_heir(struct gate_heir *heir)
     return count < 0 ? count : error;
 }
 
+/* Whether the pin stands in the new domain's target, and nobody's newer wish. */
+static bool gate_heir_has_pin(const struct gate_heir *heir, const char *text)
+{
+    const char *pin = heir->gate->journal.pin;
+
+    if (strcmp(text, pin) == 0)
+        return true;
+    return heir->recovering && heir->marked != heir->domain.domid && journal_is_target(text) &&
+           strtoull(text, NULL, 10) == strtoull(pin, NULL, 10);
+}
+
 static int gate_forward_body(struct store *store, store_txn txn, void *context)
 {
     struct gate_heir *heir = context;
@@ -461,7 +474,7 @@ static int gate_forward_body(struct store *store, store_txn txn, void *context)
     int error = store_read(store, txn, path, text, sizeof(text));
     if (error)
         return error == -ENOENT || error == -EMSGSIZE ? 0 : error;
-    if (strcmp(text, journal->pin) != 0)
+    if (!gate_heir_has_pin(heir, text))
         return 0;
     heir->done = true;
     return store_write(store, txn, path, journal_wanted_target(journal));
@@ -484,7 +497,8 @@ static int gate_mark_body(struct store *store, store_txn txn, void *context)
         return error;
     if (!journal_is_target(text) || strtoull(text, NULL, 10) != strtoull(pin, NULL, 10))
         return 0;
-    return strcmp(text, pin) != 0 ? store_write(store, txn, path, pin) : 0;
+    error = journal_write_heir(store, txn, marking->journal->domid, marking->domid);
+    return !error && strcmp(text, pin) != 0 ? store_write(store, txn, path, pin) : error;
 }
 
 int gate_mark(const struct journal *journal, const struct worker_tools *tools, uint16_t domid)
@@ -494,27 +508,52 @@ int gate_mark(const struct journal *journal, const struct worker_tools *tools, u
     return *journal->pin ? store_transact(tools->store, gate_mark_body, &marking) : 0;
 }
 
-int gate_forward(const struct gate *gate, const struct worker_tools *tools, uint16_t *domid)
+static int gate_pass_on(struct gate_heir *heir)
 {
-    const struct journal *journal = &gate->journal;
-    struct gate_heir heir = {.gate = gate, .tools = tools};
-    uint64_t pin_kib = strtoull(journal->pin, NULL, 10), page_kib = gate_page_kib(tools);
+    const struct journal *journal = &heir->gate->journal;
+    struct hypervisor *hypervisor = heir->tools->hypervisor;
+    uint64_t pin_kib = strtoull(journal->pin, NULL, 10), page_kib = gate_page_kib(heir->tools);
     uint64_t wanted_kib = strtoull(journal_wanted_target(journal), NULL, 10);
 
-    *domid = 0;
     if (!pin_kib)
         return 0;
-    int error = gate_find_heir(&heir);
+    int error = gate_find_heir(heir);
     if (error)
         return error == -ESRCH ? 0 : error;
     /* The toolstack's distance between target and max_pages is its own business; it is kept. */
-    uint64_t max_kib = heir.domain.max_pages * page_kib + wanted_kib - pin_kib;
-    error = hypervisor_set_max_pages(tools->hypervisor, heir.domain.domid, max_kib / page_kib);
+    uint64_t max_kib = heir->domain.max_pages * page_kib + wanted_kib - pin_kib;
+    error = hypervisor_set_max_pages(hypervisor, heir->domain.domid, max_kib / page_kib);
     if (!error)
-        error = store_transact(tools->store, gate_forward_body, &heir);
-    if (heir.done && !error)
-        *domid = heir.domain.domid;
-    else
-        hypervisor_set_max_pages(tools->hypervisor, heir.domain.domid, heir.domain.max_pages);
+        error = store_transact(heir->tools->store, gate_forward_body, heir);
+    if (error || !heir->done) {
+        heir->done = false;
+        hypervisor_set_max_pages(hypervisor, heir->domain.domid, heir->domain.max_pages);
+    }
+    return error;
+}
+
+int gate_forward(const struct gate *gate, const struct worker_tools *tools, uint16_t *domid)
+{
+    struct gate_heir heir = {.gate = gate, .tools = tools};
+    int error = gate_pass_on(&heir);
+
+    *domid = heir.done ? heir.domain.domid : 0;
+    return error;
+}
+
+int gate_recover(struct gate *gate, const struct worker_tools *tools, uint16_t *domid)
+{
+    struct gate_heir heir = {.gate = gate, .tools = tools, .recovering = true};
+    struct hypervisor_domain domain;
+    bool gone = gate_look(gate, tools, &domain) == -ESRCH;
+    int error = journal_read_heir(tools->store, gate->journal.domid, &heir.marked);
+
+    if (!error && !gone)
+        error = gate_restore(gate, tools);
+    if (!error)
+        error = gate_pass_on(&heir);
+    if (!error && gone)
+        error = gate_restore(gate, tools);
+    *domid = heir.done ? heir.domain.domid : 0;
     return error;
 }

@@ -75,4 +75,11 @@ int gate_mark(const struct journal *journal, const struct worker_tools *tools, u
  */
 int gate_forward(const struct gate *gate, const struct worker_tools *tools, uint16_t *domid);
 
+/*
+ * gate_restore and gate_forward for what an earlier daemon left. A new domain that it did not mark any more, because it
+ * was gone by then, has the pin's number without the zero: that is the pin all the same. The journal of a domain that
+ * is gone stays until its new one has the target.
+ */
+int gate_recover(struct gate *gate, const struct worker_tools *tools, uint16_t *domid);
+
 #endif

@@ -130,16 +130,13 @@ static int guard_recover_one(void *context, uint16_t domid)
             domid, strerror(-error), domid);
         return 0;
     }
-    error = gate_restore(&gate, recovery->tools);
+    uint16_t heir;
+    error = gate_recover(&gate, recovery->tools, &heir);
     if (error) {
         log_error("domain %u: putting back what an earlier daemon left failed: %s", domid, strerror(-error));
         recovery->failures++;
         return error == -ENOTCONN ? error : 0;
     }
-    uint16_t heir;
-    error = gate_forward(&gate, recovery->tools, &heir);
-    if (error)
-        log_warning("domain %u: passing the target on to its new domain failed: %s", domid, strerror(-error));
     if (recovery->count < sizeof(recovery->put_back) / sizeof(recovery->put_back[0]))
         recovery->put_back[recovery->count] = gate.journal;
     recovery->count++;

@@ -184,6 +184,31 @@ int journal_drop(struct store *store, store_txn txn, uint16_t domid)
     return store_remove(store, txn, path);
 }
 
+int journal_write_heir(struct store *store, store_txn txn, uint16_t domid, uint16_t heir)
+{
+    char path[STORE_PATH_MAX], text[8], perms[STORE_PERMS_MAX];
+
+    journal_path(path, sizeof(path), domid, "/restore");
+    int error = store_get_perms(store, txn, path, perms, sizeof(perms));
+    if (error)
+        return error == -ENOENT ? 0 : error; /* all is put back by now */
+    journal_path(path, sizeof(path), domid, "/heir");
+    snprintf(text, sizeof(text), "%u", heir);
+    return store_write(store, txn, path, text);
+}
+
+int journal_read_heir(struct store *store, uint16_t domid, uint16_t *heir)
+{
+    char path[STORE_PATH_MAX], text[8];
+
+    *heir = 0;
+    journal_path(path, sizeof(path), domid, "/heir");
+    int error = store_read(store, 0, path, text, sizeof(text));
+    if (!error)
+        *heir = (uint16_t)strtoul(text, NULL, 10);
+    return error == -ENOENT ? 0 : error;
+}
+
 struct journal_walk {
     int (*each)(void *context, uint16_t domid);
     void *context;

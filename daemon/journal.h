@@ -62,6 +62,13 @@ int journal_write(struct store *store, store_txn txn, const struct journal *jour
 int journal_read(struct store *store, store_txn txn, uint16_t domid, struct journal *journal);
 int journal_drop(struct store *store, store_txn txn, uint16_t domid);
 
+/*
+ * Beside the journal: the guest's new domain on this host, once its target was marked as the pin (gate_mark). 0 when
+ * none was. Goes with the journal.
+ */
+int journal_write_heir(struct store *store, store_txn txn, uint16_t domid, uint16_t heir);
+int journal_read_heir(struct store *store, uint16_t domid, uint16_t *heir);
+
 /* Calls `each` with the domid of every journal there is; stops at a non-zero answer and returns it. */
 int journal_each(struct store *store, int (*each)(void *context, uint16_t domid), void *context);
 

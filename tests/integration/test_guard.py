@@ -358,6 +358,36 @@ class Guard(GuardCase):
             self.host.destroy(2)
             self.host.destroy(1)
 
+    def recover_the_domain_that_has_left(self):
+        self.host.destroy(1)
+        self.host.start_daemon()
+        wait_until(lambda: not self.host.journals(), what='the journal gone')
+
+    def test_wish_is_passed_on_by_the_next_daemon(self):
+        """The daemon is killed before the new domain appears, which therefore is not marked."""
+        self.hold_with_a_wish()
+        self.host.kill_daemon()
+        self.host.create(2, name='u', uuid=self.host.domains[1])
+        self.assertEqual(self.host.target(2), '262144')
+        self.recover_the_domain_that_has_left()
+        self.assertEqual(self.host.target(2), '300000')
+        self.assertEqual(self.host.machine.get(2, 'max_pages'), 300000 // 4 + 256)
+
+    def test_wish_is_passed_on_by_the_next_daemon_after_the_mark(self):
+        for asked, left in ((None, '300000'), (262144, '262144'), (200000, '200000')):
+            with self.subTest(asked=asked):
+                self.hold_with_a_wish()
+                self.host.create(2, name='u', uuid=self.host.domains[1])
+                wait_until(lambda: self.host.target(2) == '0262144', what='the mark')
+                self.host.kill_daemon()
+                if asked:
+                    self.host.mem_set(2, asked)
+                self.recover_the_domain_that_has_left()
+                self.assertEqual(self.host.target(2), left)
+                self.assertEqual(self.host.machine.get(2, 'max_pages'), int(left) // 4 + 256)
+                self.host.destroy(2)
+                self.client = self.host.client()
+
     def test_newer_target_of_the_new_domain_is_left_alone(self):
         session = self.hold_with_a_wish()
         self.host.create(2, name='u2', uuid=self.host.domains[1])
