@@ -166,11 +166,16 @@ in_time=0 times=() n=1
 while ((n <= leases)); do
 	until_true 60 settled
 	begin "agent_lease_ms=$LEASE_MS" || say "not held: $(cat "$LOGS/begin")"
+	# The clock is started first: on a busy host starting it takes as long as what it is to measure.
+	id=$(domid)
+	agentclock state "$id" "thawed " 20 >/tmp/lease &
+	CLOCK=$!
 	kill_daemon
-	ms=$(agentclock state "$(domid)" "thawed " 20)
+	wait "$CLOCK"
+	ms=$(</tmp/lease)
 	emulator_lost_guest || {
 		times+=("${ms:-never}")
-		((${ms:-0} >= LEASE_MS * 2 / 3 - 100 && ${ms:-99999} <= LEASE_MS + 500)) && in_time=$((in_time + 1))
+		((${ms:-0} >= LEASE_MS * 2 / 3 - 100 && ${ms:-99999} <= LEASE_MS + 1000)) && in_time=$((in_time + 1))
 		[[ -n $(node control/p2mguard) ]] || not_ok "agent.lease.$n" "somebody took the request back"
 		thawed || not_ok "agent.lease.$n" "something of the freeze is left"
 		n=$((n + 1))
