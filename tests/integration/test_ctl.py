@@ -226,11 +226,12 @@ class Ctl(GuardCase):
                              f'echo $$ >{self.mark("pid")}; exec sleep 60')
         wait_until(lambda: os.path.exists(self.mark('pid')) and os.path.getsize(self.mark('pid')), 20, 'the command')
         process.kill()
-        process.communicate()
+        process.wait()
         wait_until(lambda: not self.host.journals(), what='the journal gone')
         self.assertEqual(self.host.snapshot(1), before)
         with open(self.mark('pid'), encoding='ascii') as file:
-            os.kill(int(file.read()), signal.SIGKILL)
+            os.kill(int(file.read()), signal.SIGKILL)  # the command lives on, and has our pipes
+        process.communicate()
 
     def test_deferred_target_is_named_or_passed_on(self):
         self.host.create(1, name='u')
