@@ -4,6 +4,7 @@
 #
 # Lines that begin with "@@" are for the program that watches the console (tests/e2e/run):
 #   @@ ok NAME DETAIL    @@ not ok NAME DETAIL    @@ skip NAME REASON    @@ fig NAME VALUE    @@ say TEXT    @@ end
+#   @@ scenario NAME     @@ again NAME: none of what was said since "@@ scenario NAME" counts
 
 TYPE=${E2E_type:-pvh}
 STORE=${E2E_store:-c}
@@ -14,7 +15,10 @@ mkdir -p $LOGS
 
 say() { echo "@@ say $*"; }
 ok() { echo "@@ ok $TYPE.$1 ${*:2}"; }
-not_ok() { echo "@@ not ok $TYPE.$1 ${*:2}"; }
+not_ok() {
+	echo "@@ not ok $TYPE.$1 ${*:2}"
+	touch /tmp/failed
+}
 skip() { echo "@@ skip $TYPE.$1 ${*:2}"; }
 fig() { echo "@@ fig $TYPE.$1 ${*:2}"; }
 check() { # NAME DETAIL COMMAND…: one result
@@ -117,6 +121,7 @@ create_guest() {
 		on_crash = "destroy"
 	CONFIG
 	local try
+	! lost_unseen || touch /tmp/lost-unseen
 	for try in 1 2 3 4 5 6 7 8; do
 		rm -f /var/log/xen/guest-$GUEST.log
 		xl create /tmp/guest.cfg >$LOGS/create 2>&1 || { say "xl create: $(tail -n1 $LOGS/create)"; return 1; }
@@ -179,10 +184,14 @@ guest_memory_ok() {
 # Two levels of virtualization under emulation are not perfect: now and then QEMU makes the guest triple-fault. That
 # is no failed migration, and Xen's log tells the two apart.
 guests_lost() { xl dmesg | grep -c 'Triple fault'; }
+lost_unseen() { # whether one was lost that no scenario has taken note of
+	[[ -e /tmp/lost-unseen ]] || (($(guests_lost) > $(</tmp/lost)))
+}
 emulator_lost_guest() { # true once for each guest so lost; there is a new one then
 	local lost
 	lost=$(guests_lost)
-	((lost > $(cat /tmp/lost 2>/dev/null || echo 0))) || return 1
+	((lost > $(</tmp/lost))) || return 1
+	echo "$lost" >/tmp/lost
 	echo x >>/tmp/migrations-lost
 	say "the emulator lost the guest (Xen's log has the triple fault): this one does not count, starting another guest"
 	xl destroy $GUEST >/dev/null 2>&1
