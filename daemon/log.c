@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/log.h"
 
-#include <errno.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,15 +13,7 @@
 #define SD_JOURNAL_SUPPRESS_LOCATION
 #include <systemd/sd-journal.h>
 
-static atomic_int log_level = LOG_INFO;
 static bool log_to_journal;
-
-static const struct {
-    const char *name;
-    int level;
-} log_levels[] = {
-    {"error", LOG_ERR}, {"warning", LOG_WARNING}, {"notice", LOG_NOTICE}, {"info", LOG_INFO}, {"debug", LOG_DEBUG},
-};
 
 /* systemd names the device and inode of the stream it gave us, so that a redirected stderr is told apart. */
 void log_open(void)
@@ -34,30 +24,6 @@ void log_open(void)
 
     log_to_journal = stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 &&
                      fstat(STDERR_FILENO, &status) == 0 && status.st_dev == device && status.st_ino == inode;
-}
-
-void log_set_level(int level)
-{
-    atomic_store(&log_level, level);
-}
-
-int log_level_parse(const char *text, int *level)
-{
-    for (size_t i = 0; i < sizeof(log_levels) / sizeof(log_levels[0]); i++) {
-        if (strcmp(log_levels[i].name, text) == 0) {
-            *level = log_levels[i].level;
-            return 0;
-        }
-    }
-    return -EINVAL;
-}
-
-static const char *log_level_name(int level)
-{
-    for (size_t i = 0; i < sizeof(log_levels) / sizeof(log_levels[0]); i++)
-        if (log_levels[i].level == level)
-            return log_levels[i].name;
-    return "info";
 }
 
 static void log_send_journal(int level, const struct log_subject *subject, const char *text)
@@ -91,7 +57,7 @@ void log_about(int level, const struct log_subject *subject, const char *format,
     char text[1024];
     va_list arguments;
 
-    if (level > atomic_load(&log_level))
+    if (!log_is_shown(level))
         return;
     va_start(arguments, format);
     vsnprintf(text, sizeof(text), format, arguments);

@@ -8,6 +8,7 @@
 #ifndef P2MGUARD_LOG_H
 #define P2MGUARD_LOG_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <syslog.h>
 
@@ -22,9 +23,12 @@ struct log_subject {
 
 void log_open(void);
 void log_set_level(int level);
+bool log_is_shown(int level);
 
-/* "error", "warning", "notice", "info" or "debug"; -EINVAL otherwise. */
+/* One of LOG_LEVEL_NAMES; -EINVAL otherwise. */
+#define LOG_LEVEL_NAMES "error, warning, notice, info or debug"
 int log_level_parse(const char *text, int *level);
+const char *log_level_name(int level);
 
 void log_about(int level, const struct log_subject *subject, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

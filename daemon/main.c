@@ -58,7 +58,7 @@ static void main_usage(FILE *to)
           "Makes live migration of Xen guests safe; runs in the foreground of dom0.\n\n"
           "  --socket PATH      control socket (" P2MG_CONTROL_SOCKET ")\n"
           "  --config FILE      configuration (" SETTINGS_FILE ")\n"
-          "  --log-level LEVEL  error, warning, notice, info or debug\n",
+          "  --log-level LEVEL  " LOG_LEVEL_NAMES "\n",
           to);
 }
 
@@ -84,8 +84,7 @@ static void main_parse(int argc, char **argv, struct main_options *options)
             break;
         case 'l':
             if (log_level_parse(optarg, &options->log_level)) {
-                fprintf(stderr, "p2mguardd: --log-level is '%s', expected error, warning, notice, info or debug\n",
-                        optarg);
+                fprintf(stderr, "p2mguardd: --log-level is '%s', expected " LOG_LEVEL_NAMES "\n", optarg);
                 exit(2);
             }
             break;

@@ -108,7 +108,7 @@ static int settings_take_daemon(struct settings_reader *reader, const char *name
         return settings_take_mode(reader, value);
     if (strcmp(name, "log_level") == 0) {
         if (log_level_parse(value, &reader->next.log_level))
-            return settings_refuse(reader, "log_level is '%s', expected error, warning, notice, info or debug", value);
+            return settings_refuse(reader, "log_level is '%s', expected " LOG_LEVEL_NAMES, value);
         return 1;
     }
     for (size_t i = 0; i < SETTINGS_NUMBERS; i++) {

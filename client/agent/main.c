@@ -59,7 +59,7 @@ static void main_usage(FILE *to)
           "  --settle-timeout SECONDS  for the balloon driver to come to rest (10)\n"
           "  --run DIR                 lock and journal (" MAIN_RUN ")\n"
           "  --sysfs DIR               where sysfs is (/sys)\n"
-          "  --log-level LEVEL         error, warning, notice, info or debug (info)\n"
+          "  --log-level LEVEL         " LOG_LEVEL_NAMES " (info)\n"
           "  --thaw                    undo what an agent that was killed has left, and exit\n"
           "  --version, --help\n",
           to);
@@ -105,7 +105,7 @@ static void main_take_option(struct main_options *options, int name)
         break;
     case 'l':
         if (log_level_parse(optarg, &options->log_level))
-            main_reject("--log-level", optarg, "error, warning, notice, info or debug");
+            main_reject("--log-level", optarg, LOG_LEVEL_NAMES);
         break;
     case 'T':
         options->thaw = true;
