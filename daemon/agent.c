@@ -5,22 +5,13 @@
 #include <stdio.h>
 #include <string.h>
 
-#define AGENT_TOKEN_MAX 16
-
-static const char *agent_path(uint16_t domid, const char *node, char path[STORE_PATH_MAX])
-{
-    snprintf(path, STORE_PATH_MAX, "/local/domain/%u/%s", domid, node);
-    return path;
-}
+#include "daemon/node.h"
 
 /* What is no text of ours, for its length or for a NUL in it, reads as nothing. */
 static int agent_read(struct store *store, uint16_t domid, const char *node, char text[P2MG_GUEST_TEXT_MAX])
 {
-    char path[STORE_PATH_MAX];
-    int error = store_read(store, 0, agent_path(domid, node, path), text, P2MG_GUEST_TEXT_MAX);
+    int error = node_read(store, domid, node, text, P2MG_GUEST_TEXT_MAX);
 
-    if (error)
-        *text = '\0';
     return error == -ENOENT || error == -EMSGSIZE ? 0 : error;
 }
 
@@ -64,12 +55,12 @@ static int agent_ask_body(struct store *store, store_txn txn, void *context)
     uint16_t domid = asking->journal.domid;
     char path[STORE_PATH_MAX], perms[STORE_PERMS_MAX], wanted[STORE_PERMS_MAX];
 
-    int error = store_get_perms(store, txn, agent_path(domid, "control", path), perms, sizeof(perms));
+    int error = store_get_perms(store, txn, node_path(domid, "control", path), perms, sizeof(perms));
     if (error)
         return error == -ENOENT ? -ENODATA : error;
     error = journal_write(store, txn, &asking->journal);
     if (!error)
-        error = store_write(store, txn, agent_path(domid, P2MG_GUEST_REQUEST, path), asking->text);
+        error = store_write(store, txn, node_path(domid, P2MG_GUEST_REQUEST, path), asking->text);
     if (!error)
         error = store_get_perms(store, txn, path, perms, sizeof(perms));
     snprintf(wanted, sizeof(wanted), "n0,r%u", domid);
@@ -113,7 +104,7 @@ static int agent_renew_body(struct store *store, store_txn txn, void *context)
 {
     const struct agent_renewal *renewal = context;
     char path[STORE_PATH_MAX], text[P2MG_GUEST_TEXT_MAX];
-    int error = store_read(store, txn, agent_path(renewal->domid, P2MG_GUEST_REQUEST, path), text, sizeof(text));
+    int error = store_read(store, txn, node_path(renewal->domid, P2MG_GUEST_REQUEST, path), text, sizeof(text));
 
     if (error == -ENOENT || error == -EMSGSIZE || (!error && strcmp(text, renewal->text) != 0))
         return -ESTALE;
@@ -132,27 +123,17 @@ int agent_release(struct store *store, store_txn txn, uint16_t domid)
 {
     char path[STORE_PATH_MAX];
 
-    return store_remove(store, txn, agent_path(domid, P2MG_GUEST_REQUEST, path));
+    return store_remove(store, txn, node_path(domid, P2MG_GUEST_REQUEST, path));
 }
 
 /* ---- watching ---- */
 
-static const char *agent_token(uint16_t domid, char token[AGENT_TOKEN_MAX])
-{
-    snprintf(token, AGENT_TOKEN_MAX, "%c%u", AGENT_WATCH_LETTER, domid);
-    return token;
-}
-
 int agent_watch(struct store *store, uint16_t domid)
 {
-    char path[STORE_PATH_MAX], token[AGENT_TOKEN_MAX];
-
-    return store_watch(store, agent_path(domid, P2MG_GUEST_FOLDER, path), agent_token(domid, token));
+    return node_watch(store, domid, P2MG_GUEST_FOLDER, AGENT_WATCH_LETTER, true);
 }
 
 int agent_unwatch(struct store *store, uint16_t domid)
 {
-    char path[STORE_PATH_MAX], token[AGENT_TOKEN_MAX];
-
-    return store_unwatch(store, agent_path(domid, P2MG_GUEST_FOLDER, path), agent_token(domid, token));
+    return node_watch(store, domid, P2MG_GUEST_FOLDER, AGENT_WATCH_LETTER, false);
 }

@@ -9,19 +9,16 @@
 
 #include "daemon/agent.h"
 #include "daemon/log.h"
+#include "daemon/node.h"
 
 #define GATE_CLOSED "n0"
 
 #define GATE_DOMAINS_A_CALL 256
 
-/* What is left of a path behind "/local/domain/65535/". */
-#define GATE_NODE_MAX (STORE_PATH_MAX - 20)
-
 /* A node below ~ of the gate's domain. */
 static const char *gate_path(const struct gate *gate, const char *node, char path[STORE_PATH_MAX])
 {
-    snprintf(path, STORE_PATH_MAX, "/local/domain/%u/%s", gate->journal.domid, node);
-    return path;
+    return node_path(gate->journal.domid, node, path);
 }
 
 static int gate_look(const struct gate *gate, const struct worker_tools *tools, struct hypervisor_domain *domain)
@@ -57,7 +54,7 @@ struct gate_private {
 static int gate_note_private(void *context, const char *name)
 {
     const struct gate_private *walk = context;
-    char node[GATE_NODE_MAX], path[STORE_PATH_MAX], perms[STORE_PERMS_MAX];
+    char node[NODE_MAX], path[STORE_PATH_MAX], perms[STORE_PERMS_MAX];
     char *list = walk->gate->journal.private_nodes;
     size_t used = strlen(list);
 
@@ -348,7 +345,7 @@ static int gate_open_newborn(void *context, const char *name)
 {
     const struct gate_private *walk = context;
     const struct journal *journal = &walk->gate->journal;
-    char node[GATE_NODE_MAX], path[STORE_PATH_MAX], perms[STORE_PERMS_MAX];
+    char node[NODE_MAX], path[STORE_PATH_MAX], perms[STORE_PERMS_MAX];
 
     if (strcmp(name, "target") == 0 || gate_is_private(journal, name))
         return 0;
@@ -470,8 +467,7 @@ static int gate_forward_body(struct store *store, store_txn txn, void *context)
     char path[STORE_PATH_MAX], text[JOURNAL_TARGET_MAX];
 
     heir->done = false;
-    snprintf(path, sizeof(path), "/local/domain/%u/memory/target", heir->domain.domid);
-    int error = store_read(store, txn, path, text, sizeof(text));
+    int error = store_read(store, txn, node_path(heir->domain.domid, "memory/target", path), text, sizeof(text));
     if (error)
         return error == -ENOENT || error == -EMSGSIZE ? 0 : error;
     if (!gate_heir_has_pin(heir, text))
@@ -491,8 +487,7 @@ static int gate_mark_body(struct store *store, store_txn txn, void *context)
     const char *pin = marking->journal->pin;
     char path[STORE_PATH_MAX], text[JOURNAL_TARGET_MAX];
 
-    snprintf(path, sizeof(path), "/local/domain/%u/memory/target", marking->domid);
-    int error = store_read(store, txn, path, text, sizeof(text));
+    int error = store_read(store, txn, node_path(marking->domid, "memory/target", path), text, sizeof(text));
     if (error)
         return error;
     if (!journal_is_target(text) || strtoull(text, NULL, 10) != strtoull(pin, NULL, 10))

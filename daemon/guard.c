@@ -10,6 +10,7 @@
 #include "daemon/clock.h"
 #include "daemon/log.h"
 #include "daemon/newcomers.h"
+#include "daemon/node.h"
 #include "daemon/record.h"
 #include "daemon/timer.h"
 
@@ -51,10 +52,7 @@ struct guard_watch {
     bool agent; /* its answers as well; they are first watched when it is asked */
 };
 
-/*
- * Tokens name the domain, so that an event is for one session without parsing its path. The name is watched because
- * a rename ends a session.
- */
+/* The name is watched because a rename ends a session. */
 static const struct {
     char letter;
     const char *node;
@@ -63,14 +61,11 @@ static const struct {
 static void guard_watch_run(struct work *work, const struct worker_tools *tools)
 {
     struct guard_watch *watch = (struct guard_watch *)(void *)work;
-    char path[STORE_PATH_MAX], token[16];
 
     for (size_t i = 0; i < sizeof(guard_watches) / sizeof(guard_watches[0]); i++) {
-        snprintf(path, sizeof(path), "/local/domain/%u/%s", watch->domid, guard_watches[i].node);
-        snprintf(token, sizeof(token), "%c%u", guard_watches[i].letter, watch->domid);
-        int error = watch->set ? store_watch(tools->store, path, token) : store_unwatch(tools->store, path, token);
+        int error = node_watch(tools->store, watch->domid, guard_watches[i].node, guard_watches[i].letter, watch->set);
         if (error && error != -ENOTCONN) /* without a connection there are no watches; they are set when it is back */
-            log_warning("domain %u: watching %s: %s", watch->domid, path, strerror(-error));
+            log_warning("domain %u: watching %s: %s", watch->domid, guard_watches[i].node, strerror(-error));
     }
     if (watch->agent && watch->set)
         agent_watch(tools->store, watch->domid);
@@ -230,10 +225,8 @@ struct guard_name {
 static void guard_name_run(struct work *work, const struct worker_tools *tools)
 {
     struct guard_name *name = (struct guard_name *)(void *)work;
-    char path[STORE_PATH_MAX];
 
-    snprintf(path, sizeof(path), "/local/domain/%u/name", name->domid);
-    name->error = store_read(tools->store, 0, path, name->name, sizeof(name->name));
+    name->error = node_read(tools->store, name->domid, "name", name->name, sizeof(name->name));
 }
 
 static void guard_name_done(struct work *work)

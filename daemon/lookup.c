@@ -7,6 +7,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "daemon/node.h"
+
 #define LOOKUP_CHUNK 256
 
 struct lookup {
@@ -20,22 +22,11 @@ struct lookup {
     int error;
 };
 
-static int lookup_read(struct store *store, uint16_t domid, const char *node, char *value, size_t size)
-{
-    char path[STORE_PATH_MAX];
-
-    snprintf(path, sizeof(path), "/local/domain/%u/%s", domid, node);
-    int error = store_read(store, 0, path, value, size);
-    if (error)
-        *value = '\0';
-    return error;
-}
-
 static bool lookup_read_kib(struct store *store, uint16_t domid, const char *node, uint64_t *kib)
 {
     char value[JOURNAL_TARGET_MAX];
 
-    if (lookup_read(store, domid, node, value, sizeof(value)) || !journal_is_target(value))
+    if (node_read(store, domid, node, value, sizeof(value)) || !journal_is_target(value))
         return false;
     *kib = strtoull(value, NULL, 10);
     return true;
@@ -45,8 +36,7 @@ static void lookup_read_perms(struct store *store, uint16_t domid, const char *n
 {
     char path[STORE_PATH_MAX];
 
-    snprintf(path, sizeof(path), "/local/domain/%u/%s", domid, node);
-    if (store_get_perms(store, 0, path, text, STORE_PERMS_MAX))
+    if (store_get_perms(store, 0, node_path(domid, node, path), text, STORE_PERMS_MAX))
         *text = '\0';
 }
 
@@ -77,7 +67,7 @@ static bool lookup_is_domid(const struct lookup *lookup, unsigned long *domid)
 static int lookup_take(struct lookup *lookup, const struct worker_tools *tools, const struct hypervisor_domain *domain)
 {
     char name[SESSION_NAME_MAX];
-    int error = lookup_read(tools->store, domain->domid, "name", name, sizeof(name));
+    int error = node_read(tools->store, domain->domid, "name", name, sizeof(name));
     unsigned long domid;
 
     if (error == -ENOTCONN)

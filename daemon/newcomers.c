@@ -10,6 +10,7 @@
 #include "daemon/agent.h"
 #include "daemon/clock.h"
 #include "daemon/log.h"
+#include "daemon/node.h"
 #include "daemon/record.h"
 #include "daemon/timer.h"
 
@@ -64,19 +65,14 @@ struct newcomer_work {
 static void newcomer_run(struct work *work, const struct worker_tools *tools)
 {
     struct newcomer_work *task = (struct newcomer_work *)(void *)work;
-    char path[STORE_PATH_MAX], token[16];
 
     if (task->task == NEWCOMER_READ) {
-        snprintf(path, sizeof(path), "/local/domain/%u/name", task->domid);
-        if (store_read(tools->store, 0, path, task->name, sizeof(task->name)))
-            *task->name = '\0';
+        node_read(tools->store, task->domid, "name", task->name, sizeof(task->name));
         task->error = agent_look(tools->store, task->domid, &task->view);
         return;
     }
-    snprintf(path, sizeof(path), "/local/domain/%u/%s", task->domid, P2MG_GUEST_FOLDER);
-    snprintf(token, sizeof(token), "%c%u", NEWCOMERS_WATCH_LETTER, task->domid);
-    task->error = task->task == NEWCOMER_WATCH ? store_watch(tools->store, path, token)
-                                               : store_unwatch(tools->store, path, token);
+    task->error =
+        node_watch(tools->store, task->domid, P2MG_GUEST_FOLDER, NEWCOMERS_WATCH_LETTER, task->task == NEWCOMER_WATCH);
 }
 
 static void newcomer_done(struct work *work);
