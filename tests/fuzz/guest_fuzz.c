@@ -14,18 +14,7 @@
 #include <string.h>
 
 #include "tests/fuzz/fuzz.h"
-
-enum { UNTOUCHED = 0xa5 };
-
-static bool is_untouched(const void *object, size_t size)
-{
-    const unsigned char *bytes = object;
-
-    for (size_t i = 0; i < size; i++)
-        if (bytes[i] != UNTOUCHED)
-            return false;
-    return true;
-}
+#include "tests/untouched.h"
 
 static bool is_printable(const char *text, size_t length)
 {

@@ -12,6 +12,8 @@
 
 #include <cmocka.h>
 
+#include "tests/untouched.h"
+
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 /* A text with its length, so that there can be NULs in it. */
@@ -26,18 +28,6 @@ struct text {
     }
 
 /* What must be left alone. */
-#define UNTOUCHED 0x5a
-
-static bool is_untouched(const void *object, size_t size)
-{
-    const unsigned char *bytes = object;
-
-    for (size_t i = 0; i < size; i++)
-        if (bytes[i] != UNTOUCHED)
-            return false;
-    return true;
-}
-
 /*
  * The parsers get a copy that ends where the heap's block does: what is read beyond is found by a build with
  * sanitizers.
