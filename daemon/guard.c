@@ -609,12 +609,9 @@ void guard_free(struct guard *guard)
         session_free(guard->gone[i]);
     newcomers_free(guard->newcomers);
     survey_free(guard->host.survey);
-    if (guard->poll)
-        event_free(guard->poll);
-    if (guard->glance)
-        event_free(guard->glance);
-    if (guard->recover_again)
-        event_free(guard->recover_again);
+    timer_free(guard->poll);
+    timer_free(guard->glance);
+    timer_free(guard->recover_again);
     domains_free(guard->host.domains);
     hypervisor_close(guard->host.hypervisor);
     free(guard);

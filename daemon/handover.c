@@ -7,6 +7,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "daemon/timer.h"
+
 static void handover_ring(int fd)
 {
     uint64_t one = 1;
@@ -99,8 +101,7 @@ void handover_close(struct handover *handover)
         handover_on_ring(handover->to_loop, 0, handover);
     for (struct work *work; (work = handover_next(handover));)
         work->done(work);
-    if (handover->event)
-        event_free(handover->event);
+    timer_free(handover->event);
     if (handover->to_thread >= 0)
         close(handover->to_thread);
     if (handover->to_loop >= 0)

@@ -21,6 +21,7 @@
 #include "daemon/methods.h"
 #include "daemon/server.h"
 #include "daemon/settings.h"
+#include "daemon/timer.h"
 
 #define MAIN_EVENTS_KEPT 4096
 
@@ -363,12 +364,9 @@ static void main_tear_down(struct daemon *daemon)
     methods_free(daemon->methods);
     events_free(daemon->events);
     for (int i = 0; i < MAIN_SIGNALS; i++)
-        if (daemon->signals[i])
-            event_free(daemon->signals[i]);
-    if (daemon->stop_timer)
-        event_free(daemon->stop_timer);
-    if (daemon->watchdog)
-        event_free(daemon->watchdog);
+        timer_free(daemon->signals[i]);
+    timer_free(daemon->stop_timer);
+    timer_free(daemon->watchdog);
     if (daemon->base)
         event_base_free(daemon->base);
 }

@@ -71,8 +71,7 @@ static void methods_fail_not_held(struct rpc_call *call, struct session *session
 
 static void waiter_free(struct waiter *waiter)
 {
-    if (waiter->timer)
-        event_free(waiter->timer);
+    timer_free(waiter->timer);
     free(waiter->wanted);
     free(waiter);
 }

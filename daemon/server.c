@@ -19,6 +19,7 @@
 #include <event2/listener.h>
 
 #include "daemon/log.h"
+#include "daemon/timer.h"
 #include "protocol/names.h"
 
 enum {
@@ -137,12 +138,10 @@ static void connection_retire(struct connection *connection)
 /* Frees whatever of a connection has come to exist, but for the descriptor it was made from. */
 static void connection_dispose(struct connection *connection)
 {
-    if (connection->hangup != NULL)
-        event_free(connection->hangup);
+    timer_free(connection->hangup);
     if (connection->hangup_fd >= 0)
         close(connection->hangup_fd);
-    if (connection->wake != NULL)
-        event_free(connection->wake);
+    timer_free(connection->wake);
     rpc_channel_free(connection->channel);
     if (connection->stream != NULL)
         bufferevent_free(connection->stream);
@@ -729,8 +728,7 @@ void server_free(struct server *server)
         connection_flush(connection);
         connection_free(connection);
     }
-    if (server->accept_again != NULL)
-        event_free(server->accept_again);
+    timer_free(server->accept_again);
     free((char *)(uintptr_t)server->options.path);
     free(server);
 }

@@ -367,10 +367,8 @@ int session_agent_make_timers(struct session *session)
 
 void session_agent_free_timers(struct session *session)
 {
-    if (session->agent.listen_timer)
-        event_free(session->agent.listen_timer);
-    if (session->agent.lease_timer)
-        event_free(session->agent.lease_timer);
+    timer_free(session->agent.listen_timer);
+    timer_free(session->agent.lease_timer);
 }
 
 void session_agent_quiet_timers(struct session *session)

@@ -439,20 +439,14 @@ int session_new(struct session **result, struct session_host *host, const struct
     return 0;
 }
 
-static void session_free_timer(struct event *timer)
-{
-    if (timer)
-        event_free(timer);
-}
-
 void session_free(struct session *session)
 {
     if (!session)
         return;
-    session_free_timer(session->timer);
-    session_free_timer(session->freeze_timer);
-    session_free_timer(session->end_timer);
-    session_free_timer(session->grace_timer);
+    timer_free(session->timer);
+    timer_free(session->freeze_timer);
+    timer_free(session->end_timer);
+    timer_free(session->grace_timer);
     session_agent_free_timers(session);
     session_unmap(session);
     free(session);

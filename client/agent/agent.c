@@ -769,9 +769,7 @@ void agent_free(struct agent *agent)
     if (!talk_free(agent->talk, AGENT_GRACE_MS))
         return;
     hooks_free(agent->hooks);
-    if (agent->tick)
-        event_free(agent->tick);
-    if (agent->farewell)
-        event_free(agent->farewell);
+    timer_free(agent->tick);
+    timer_free(agent->farewell);
     free(agent);
 }

@@ -383,9 +383,7 @@ void hooks_free(struct hooks *hooks)
 {
     if (!hooks)
         return;
-    if (hooks->child)
-        event_free(hooks->child);
-    if (hooks->timer)
-        event_free(hooks->timer);
+    timer_free(hooks->child);
+    timer_free(hooks->timer);
     free(hooks);
 }

@@ -25,6 +25,7 @@
 #include "client/agent/undo.h"
 #include "config.h"
 #include "daemon/log.h"
+#include "daemon/timer.h"
 
 #define MAIN_DEVICE "/dev/xen/xenbus"
 #define MAIN_RUN "/run/p2mguard-agent"
@@ -259,8 +260,7 @@ static void main_tear_down(struct program *program)
 {
     agent_free(program->agent);
     for (int i = 0; i < MAIN_SIGNALS; i++)
-        if (program->signals[i])
-            event_free(program->signals[i]);
+        timer_free(program->signals[i]);
     if (program->base)
         event_base_free(program->base);
 }
