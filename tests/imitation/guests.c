@@ -307,8 +307,8 @@ static void *guest_main(void *context)
         int64_t left_ms = guest->working ? guest->next_step_ms - now_ms() : -1;
         if (!guest->touched && !guest->asked && guest->ring->rsp_prod == guest->ring->rsp_cons && left_ms != 0)
             guest_wait(guest, !guest->working ? -1 : left_ms < 0 ? 0 : (int)left_ms);
-        while (guest->ring->rsp_prod != guest->ring->rsp_cons)
-            guest_message(guest, &header, body);
+        while (!guest->stop && guest->ring->rsp_prod != guest->ring->rsp_cons)
+            guest_message(guest, &header, body); /* which takes nothing once it is told to stop */
         if (guest->touched && guest->awake && guest->mode != DEAF)
             guest_read_target(guest);
         if (guest->asked)

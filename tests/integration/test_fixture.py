@@ -37,6 +37,13 @@ class Fixture(unittest.TestCase):
         self.host.store.set_perms('/local/domain/1/memory/target', 'n0,r1')
         self.host.wait_rest(1, 200000)
 
+    def test_guest_is_stopped_with_events_unread(self):
+        for _ in range(100):
+            self.host.create(1)
+            for kib in range(262144, 262174):
+                self.host.store.write('/local/domain/1/memory/target', str(kib))
+            self.host.destroy(1)
+
 
 if __name__ == '__main__':
     unittest.main()
