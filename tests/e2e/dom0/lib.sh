@@ -18,6 +18,8 @@ ok() { echo "@@ ok $TYPE.$1 ${*:2}"; }
 not_ok() {
 	echo "@@ not ok $TYPE.$1 ${*:2}"
 	touch /tmp/failed
+	# Whoever takes note of it later does not know what it has spoilt.
+	if lost_unseen; then touch /tmp/lost-unseen; fi
 }
 skip() { echo "@@ skip $TYPE.$1 ${*:2}"; }
 fig() { echo "@@ fig $TYPE.$1 ${*:2}"; }
