@@ -226,9 +226,14 @@ hooks() {
 }
 
 unless_lost() { # PART: its results, of a time when the emulator did not lose the guest
+	local failed=yes unseen=yes
+	[[ -e /tmp/failed ]] || failed=''
+	[[ -e /tmp/lost-unseen ]] || unseen=''
 	while :; do
 		"$1" >/tmp/part
 		emulator_lost_guest || break
+		[[ -n $failed ]] || rm -f /tmp/failed
+		[[ -n $unseen ]] || rm -f /tmp/lost-unseen
 	done
 	cat /tmp/part
 }
