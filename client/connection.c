@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -10,14 +11,19 @@
 #include <unistd.h>
 
 /* Longer than any list the daemon sends; a peer that goes on past it is not p2mguardd. */
-#define CONNECTION_LINE_MAX (16 * 1024 * 1024)
+#define CONNECTION_TEXT_MAX (16 * 1024 * 1024)
+
+struct connection_text {
+    char *bytes;
+    size_t used, room;
+};
 
 struct connection {
     int fd;
     int64_t last_id;
-    char *input; /* what has been read and is not a whole line yet */
-    size_t used, room;
-    json_t *replies; /* array, in the order in which they came */
+    struct connection_text input;  /* what has been read and is not a whole line yet */
+    struct connection_text output; /* what has not been written yet */
+    json_t *replies;               /* array, in the order in which they came */
     json_t *events;
 };
 
@@ -56,7 +62,8 @@ void connection_close(struct connection *connection)
         close(connection->fd);
     json_decref(connection->replies);
     json_decref(connection->events);
-    free(connection->input);
+    free(connection->input.bytes);
+    free(connection->output.bytes);
     free(connection);
 }
 
@@ -65,18 +72,65 @@ int connection_fd(const struct connection *connection)
     return connection->fd;
 }
 
-static int connection_write(struct connection *connection, const char *text, size_t length)
+short connection_poll_events(const struct connection *connection)
 {
-    while (length > 0) {
-        ssize_t written = send(connection->fd, text, length, MSG_NOSIGNAL);
+    return connection->output.used ? POLLIN | POLLOUT : POLLIN;
+}
+
+/* Room for `more` bytes. */
+static int connection_make_room(struct connection_text *text, size_t more)
+{
+    size_t room = text->room ? text->room : 4096;
+
+    while (room - text->used < more)
+        room *= 2;
+    if (room > CONNECTION_TEXT_MAX)
+        return -EMSGSIZE;
+    if (room == text->room)
+        return 0;
+    char *bytes = realloc(text->bytes, room);
+    if (!bytes)
+        return -ENOMEM;
+    text->bytes = bytes;
+    text->room = room;
+    return 0;
+}
+
+static void connection_drop(struct connection_text *text, size_t length)
+{
+    text->used -= length;
+    memmove(text->bytes, text->bytes + length, text->used);
+}
+
+static int connection_flush(struct connection *connection)
+{
+    struct connection_text *output = &connection->output;
+
+    while (output->used > 0) {
+        ssize_t written = send(connection->fd, output->bytes, output->used, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (written < 0 && errno == EINTR)
             continue;
+        if (written < 0 && errno == EAGAIN)
+            return 0;
         if (written < 0)
             return errno == ECONNRESET ? -EPIPE : -errno;
-        text += written;
-        length -= (size_t)written;
+        connection_drop(output, (size_t)written);
     }
     return 0;
+}
+
+static int connection_put(struct connection *connection, const char *line)
+{
+    struct connection_text *output = &connection->output;
+    size_t length = strlen(line);
+    int error = connection_make_room(output, length + 1);
+
+    if (error)
+        return error;
+    memcpy(output->bytes + output->used, line, length);
+    output->bytes[output->used + length] = '\n';
+    output->used += length + 1;
+    return connection_flush(connection);
 }
 
 int64_t connection_send(struct connection *connection, const char *method, json_t *params)
@@ -89,9 +143,7 @@ int64_t connection_send(struct connection *connection, const char *method, json_
 
     json_decref(request);
     if (!error)
-        error = connection_write(connection, text, strlen(text));
-    if (!error)
-        error = connection_write(connection, "\n", 1);
+        error = connection_put(connection, text);
     free(text);
     return error ? error : id;
 }
@@ -114,52 +166,47 @@ static int connection_take_line(struct connection *connection, const char *line,
 
 static int connection_take_lines(struct connection *connection)
 {
-    char *start = connection->input, *end;
+    struct connection_text *input = &connection->input;
+    char *start = input->bytes, *end;
     int error = 0;
 
-    while (!error && (end = memchr(start, '\n', connection->used - (size_t)(start - connection->input)))) {
+    while (!error && (end = memchr(start, '\n', input->used - (size_t)(start - input->bytes)))) {
         error = connection_take_line(connection, start, (size_t)(end - start));
         start = end + 1;
     }
-    connection->used -= (size_t)(start - connection->input);
-    memmove(connection->input, start, connection->used);
+    connection_drop(input, (size_t)(start - input->bytes));
     return error;
 }
 
-static int connection_make_room(struct connection *connection)
+static int connection_read(struct connection *connection)
 {
-    if (connection->room - connection->used >= 4096)
-        return 0;
-    if (connection->room >= CONNECTION_LINE_MAX)
-        return -EMSGSIZE;
-    size_t room = connection->room ? connection->room * 2 : 16384;
-    char *input = realloc(connection->input, room);
-    if (!input)
-        return -ENOMEM;
-    connection->input = input;
-    connection->room = room;
-    return 0;
-}
+    struct connection_text *input = &connection->input;
 
-int connection_take_in(struct connection *connection)
-{
     for (;;) {
-        int error = connection_make_room(connection);
+        int error = connection_make_room(input, 4096);
         if (error)
             return error;
-        ssize_t length = recv(connection->fd, connection->input + connection->used, connection->room - connection->used,
-                              MSG_DONTWAIT);
+        ssize_t length = recv(connection->fd, input->bytes + input->used, input->room - input->used, MSG_DONTWAIT);
         if (length < 0 && errno == EINTR)
             continue;
         if (length < 0)
             return errno == EAGAIN ? 0 : -EPIPE;
         if (length == 0)
             return -EPIPE;
-        connection->used += (size_t)length;
+        input->used += (size_t)length;
         error = connection_take_lines(connection);
         if (error)
             return error;
     }
+}
+
+/* Reads also where nothing can be written any more: what came before the daemon went is worth having. */
+int connection_take_in(struct connection *connection)
+{
+    int error = connection_flush(connection);
+    int read_error = connection_read(connection);
+
+    return read_error ? read_error : error;
 }
 
 static json_t *connection_remove(json_t *array, size_t index)
@@ -185,9 +232,26 @@ json_t *connection_event(struct connection *connection)
     return json_array_size(connection->events) ? connection_remove(connection->events, 0) : NULL;
 }
 
+static const char *connection_string(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+
+    return text ? text : "";
+}
+
+void connection_error_text(const json_t *error, char *text, size_t size)
+{
+    const json_t *data = json_object_get(error, "data");
+    const char *message = connection_string(error, "message"), *what = connection_string(data, "what");
+    const char *where = connection_string(data, "where"), *expected = connection_string(data, "expected");
+
+    snprintf(text, size, "%s%s%s%s%s%s%s", *message ? message : "an error without a message", *what ? ": " : "", what,
+             *where ? ", in " : "", where, *expected ? "; expected " : "", expected);
+}
+
 int connection_wait(struct connection *connection, int timeout_ms)
 {
-    struct pollfd fd = {.fd = connection->fd, .events = POLLIN};
+    struct pollfd fd = {.fd = connection->fd, .events = connection_poll_events(connection)};
     int count = poll(&fd, 1, timeout_ms);
 
     return count < 0 ? -errno : count;

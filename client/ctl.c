@@ -55,7 +55,7 @@ int ctl_connect(struct ctl *ctl)
 int ctl_explain(int failure, json_t *error)
 {
     int64_t code = ctl_integer(error, "code", 0);
-    const json_t *data = json_object_get(error, "data");
+    char text[512];
 
     if (failure == -EPIPE) {
         ctl_say("the daemon closed the connection");
@@ -65,10 +65,8 @@ int ctl_explain(int failure, json_t *error)
         ctl_say("talking to the daemon failed: %s", strerror(-failure));
         return CTL_FAILED;
     }
-    const char *what = ctl_string(data, "what"), *where = ctl_string(data, "where");
-    const char *expected = ctl_string(data, "expected");
-    ctl_say("%s%s%s%s%s%s%s", ctl_string(error, "message"), *what ? ": " : "", what, *where ? ", in " : "", where,
-            *expected ? "; expected " : "", expected);
+    connection_error_text(error, text, sizeof(text));
+    ctl_say("%s", text);
     json_decref(error);
     return code == P2MG_ERROR_NOT_HELD || code == P2MG_ERROR_NOT_GUARDABLE ? CTL_NOT_HELD : CTL_FAILED;
 }
