@@ -79,7 +79,8 @@ static struct known_domain *domains_add(struct domains *domains, const char *uui
     return known;
 }
 
-int domains_look(struct domains *domains, struct hypervisor *hypervisor)
+int domains_look(struct domains *domains, struct hypervisor *hypervisor,
+                 void (*each)(void *context, const struct hypervisor_domain *domain), void *context)
 {
     static struct hypervisor_domain chunk[DOMAINS_CHUNK];
     int64_t now_ms = clock_now_ms();
@@ -97,6 +98,8 @@ int domains_look(struct domains *domains, struct hypervisor *hypervisor)
             if (!known)
                 return -ENOMEM;
             known->last_ms = now_ms;
+            if (each)
+                each(context, &chunk[i]);
             first = (uint16_t)(chunk[i].domid + 1);
         }
     } while (count == DOMAINS_CHUNK);

@@ -18,8 +18,12 @@ struct domains;
 struct domains *domains_new(void);
 void domains_free(struct domains *domains);
 
-/* Looks at all domains there are. The first look finds only old ones: they were there before us. */
-int domains_look(struct domains *domains, struct hypervisor *hypervisor);
+/*
+ * Looks at all domains there are, and shows each to `each` where there is one. The first look finds only old ones: they
+ * were there before us.
+ */
+int domains_look(struct domains *domains, struct hypervisor *hypervisor,
+                 void (*each)(void *context, const struct hypervisor_domain *domain), void *context);
 
 /* Whether the guest was first seen less than a guest's boot ago, and did not come from another domain of this host. */
 bool domains_is_young(const struct domains *domains, const char *uuid);

@@ -12,6 +12,7 @@
 #include "daemon/newcomers.h"
 #include "daemon/node.h"
 #include "daemon/record.h"
+#include "daemon/targets.h"
 #include "daemon/timer.h"
 
 /* Sessions that are gone and can still be shown. */
@@ -28,6 +29,7 @@ struct guard {
     struct session_host host;   /* first: sessions point at it */
     struct hypervisor *workers; /* the worker's own handle */
     struct newcomers *newcomers;
+    struct targets *targets;
     struct guard_callbacks callbacks;
     struct guard_settings settings;
     struct session *live, **live_end;
@@ -293,22 +295,44 @@ static void guard_mark_heir(struct guard *guard, struct session *session, uint16
 }
 
 /* A domain is introduced when its memory has arrived, before it runs and before it has the guest's name. */
-static void guard_look_for_heirs(struct guard *guard)
+static void guard_look_for_heir(struct guard *guard, const struct hypervisor_domain *domain)
 {
-    unsigned first = 1;
-    int count = guard->live ? GUARD_DOMAINS_A_CALL : 0;
+    for (struct session *session = guard->live; session && !domain->dying; session = session->next)
+        if (session->gate.journal.domid != domain->domid && session->heir != domain->domid &&
+            strcmp(session->gate.journal.uuid, domain->uuid) == 0)
+            guard_mark_heir(guard, session, domain->domid);
+}
 
-    while (count == GUARD_DOMAINS_A_CALL && first <= UINT16_MAX) {
-        count = hypervisor_list(guard->host.hypervisor, (uint16_t)first, GUARD_DOMAINS_A_CALL, guard->seen);
-        for (int i = 0; i < count; i++) {
-            const struct hypervisor_domain *domain = &guard->seen[i];
-            first = domain->domid + 1u;
-            for (struct session *session = guard->live; session; session = session->next)
-                if (session->gate.journal.domid != domain->domid && session->heir != domain->domid && !domain->dying &&
-                    strcmp(session->gate.journal.uuid, domain->uuid) == 0)
-                    guard_mark_heir(guard, session, domain->domid);
-        }
+static void guard_see_introduced(void *context, const struct hypervisor_domain *domain)
+{
+    struct guard *guard = context;
+
+    guard_look_for_heir(guard, domain); /* first: a migration may be about to end */
+    newcomers_see(guard->newcomers, domain);
+    targets_see(guard->targets, domain);
+}
+
+static void guard_see(void *context, const struct hypervisor_domain *domain)
+{
+    struct guard *guard = context;
+
+    newcomers_see(guard->newcomers, domain);
+    targets_see(guard->targets, domain);
+}
+
+/* Domains have come, or gone. */
+static void guard_look(struct guard *guard, bool introduced)
+{
+    newcomers_begin(guard->newcomers);
+    targets_begin(guard->targets);
+    int error =
+        domains_look(guard->host.domains, guard->host.hypervisor, introduced ? guard_see_introduced : guard_see, guard);
+    if (error) {
+        log_warning("listing domains failed: %s", strerror(-error));
+        return;
     }
+    newcomers_end(guard->newcomers);
+    targets_end(guard->targets);
 }
 
 static void guard_observe_all(struct guard *guard);
@@ -319,12 +343,7 @@ static void guard_on_touched(void *context, const char *path, const char *token)
     (void)path;
 
     if (strcmp(token, "introduce") == 0 || strcmp(token, "release") == 0) {
-        int error = domains_look(guard->host.domains, guard->host.hypervisor);
-        if (error)
-            log_warning("listing domains failed: %s", strerror(-error));
-        if (*token == 'i')
-            guard_look_for_heirs(guard); /* first: a migration may be about to end */
-        newcomers_look(guard->newcomers);
+        guard_look(guard, *token == 'i');
         guard_observe_all(guard);
         return;
     }
@@ -334,6 +353,8 @@ static void guard_on_touched(void *context, const char *path, const char *token)
         return;
     if (letter == NEWCOMERS_WATCH_LETTER)
         newcomers_touched(guard->newcomers, (uint16_t)domid);
+    else if (letter == TARGETS_WATCH_LETTER)
+        targets_touched(guard->targets, (uint16_t)domid);
     struct session *session = guard_find_domain(guard, (uint16_t)domid);
     if (!session)
         return; /* an event that was under way when its watch was removed */
@@ -364,8 +385,9 @@ static void guard_on_back(void *context)
     if (guard->recovered)
         events_emit(guard->host.events, "store.back", json_object());
     guard_start_recovery(guard);
-    newcomers_look(guard->newcomers);
     newcomers_back(guard->newcomers);
+    targets_back(guard->targets);
+    guard_look(guard, false);
     for (struct session *session = guard->live; session; session = session->next) {
         guard_watch(guard, session->gate.journal.domid, session->agent.asked, true);
         session_touched(session);
@@ -541,7 +563,7 @@ static int guard_start_worker(struct guard *guard, struct event_base *base)
     if (error)
         hypervisor_close(settings.hypervisor);
     else
-        newcomers_use(guard->newcomers, guard->host.worker);
+        newcomers_use(guard->newcomers, guard->host.worker), targets_use(guard->targets, guard->host.worker);
     guard->workers = error ? NULL : settings.hypervisor;
     return error;
 }
@@ -572,9 +594,11 @@ int guard_new(struct guard **result, struct event_base *base, struct events *eve
     if (!error)
         error = hypervisor_open(&guard->host.hypervisor);
     if (!error)
-        error = domains_look(guard->host.domains, guard->host.hypervisor);
+        error = domains_look(guard->host.domains, guard->host.hypervisor, NULL, NULL);
     if (!error)
-        error = newcomers_new(&guard->newcomers, base, guard->host.hypervisor, events);
+        error = newcomers_new(&guard->newcomers, base, events);
+    if (!error)
+        error = targets_new(&guard->targets);
     if (!error)
         error = survey_new(&guard->host.survey);
     if (!error)
@@ -608,6 +632,7 @@ void guard_free(struct guard *guard)
     for (size_t i = 0; i < GUARD_REMEMBERED; i++)
         session_free(guard->gone[i]);
     newcomers_free(guard->newcomers);
+    targets_free(guard->targets);
     survey_free(guard->host.survey);
     timer_free(guard->poll);
     timer_free(guard->glance);
@@ -640,6 +665,7 @@ int guard_begin(struct guard *guard, uint16_t domid, const struct session_option
         guard_watch(guard, domid, false, false);
         return error;
     }
+    (*session)->steady_ms = targets_steady_ms(guard->targets, domid, &(*session)->steady_kib);
     *guard->live_end = *session;
     guard->live_end = &(*session)->next;
     guard->live_count++;
@@ -693,7 +719,7 @@ void guard_connection_closed(struct guard *guard, uint64_t connection)
 
     for (struct session *session = guard->live; session; session = next) {
         next = session->next;
-        if (!session->options.detached && session->options.connection == connection)
+        if (session->options.hold == P2MG_HOLD_CONNECTION && session->options.connection == connection)
             session_stop(session, P2MG_REASON_CLIENT_GONE, P2MG_OUTCOME_UNKNOWN);
     }
 }

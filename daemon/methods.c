@@ -293,21 +293,43 @@ static bool begin_read_member(struct rpc_call *call, struct p2mg_policy *policy,
     return false;
 }
 
+/* Who holds the guest from now on, and for how long: hold, caller, and the peer's credentials. */
+static bool methods_read_owner(struct rpc_call *call, const json_t *params, struct session_options *options)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+    const char *hold = json_string_value(json_object_get(params, "hold"));
+    const char *caller = json_string_value(json_object_get(params, "caller"));
+    const struct rpc_peer *peer = rpc_call_peer(call);
+
+    options->connection = peer->connection;
+    options->pid = peer->pid;
+    options->uid = peer->uid;
+    if (hold && p2mg_hold_parse(hold, &options->hold)) {
+        methods_fail_param(call, "params.hold", "unknown kind of hold",
+                           "\"connection\", \"detached\", or, of guard.adopt, \"retry\" or \"suspended\"");
+        return false;
+    }
+    if (caller && (strlen(caller) >= SESSION_CALLER_MAX || strspn(caller, letters) < strlen(caller))) {
+        methods_fail_param(call, "params.caller", "not a program's name",
+                           "at most 32 letters, digits, dots, underscores and hyphens");
+        return false;
+    }
+    snprintf(options->caller, sizeof(options->caller), "%s", caller ? caller : "");
+    return true;
+}
+
 static bool begin_read_options(struct methods *methods, struct rpc_call *call, const json_t *params,
                                struct session_options *options)
 {
     json_t *policy = json_object_get(params, "policy"), *value;
-    const char *hold = json_string_value(json_object_get(params, "hold")), *key;
-    const struct rpc_peer *peer = rpc_call_peer(call);
+    const char *key;
 
     memset(options, 0, sizeof(*options));
     options->policy = methods->settings->policy;
-    options->connection = peer->connection;
-    options->pid = peer->pid;
-    options->uid = peer->uid;
-    options->detached = hold && strcmp(hold, "detached") == 0;
-    if (hold && !options->detached && strcmp(hold, "connection") != 0) {
-        methods_fail_param(call, "params.hold", "unknown kind of hold", "\"connection\" or \"detached\"");
+    if (!methods_read_owner(call, params, options))
+        return false;
+    if (options->hold != P2MG_HOLD_CONNECTION && options->hold != P2MG_HOLD_DETACHED) {
+        methods_fail_param(call, "params.hold", "a hold that cannot be begun with", "\"connection\" or \"detached\"");
         return false;
     }
     json_object_foreach(policy, key, value) if (!begin_read_member(call, &options->policy, key, value)) return false;
@@ -347,7 +369,7 @@ static void begin_found(struct waiter *waiter, const struct lookup_domain *domai
     (void)count;
 
     /* The client may have gone while its domain was looked up: a hold for nobody would last until its deadline. */
-    if (!waiter->options.detached && !rpc_call_channel(waiter->call)) {
+    if (waiter->options.hold == P2MG_HOLD_CONNECTION && !rpc_call_channel(waiter->call)) {
         rpc_reply(waiter->call, json_null());
         return;
     }
@@ -460,6 +482,23 @@ static void run_retry(struct rpc_call *call, const json_t *params, void *context
         session_retry(session);
 }
 
+static void run_adopt(struct rpc_call *call, const json_t *params, void *context)
+{
+    struct session_options owner = {.hold = P2MG_HOLD_CONNECTION};
+    struct session *session;
+
+    if (!methods_read_owner(call, params, &owner) || !(session = methods_session(context, call, params)))
+        return;
+    enum p2mg_state state = session_state(session);
+    bool freezing = state == P2MG_STATE_FREEZING && owner.hold != P2MG_HOLD_RETRY;
+    if (state != P2MG_STATE_HELD && !freezing) {
+        methods_fail_state(call, session, p2mg_state_name(P2MG_STATE_HELD));
+        return;
+    }
+    session_adopt(session, &owner);
+    rpc_reply(call, record_session(session));
+}
+
 static void run_end(struct rpc_call *call, const json_t *params, void *context)
 {
     struct methods *methods = context;
@@ -570,10 +609,13 @@ static const struct rpc_param begin_params[] = {{"domain", RPC_STRING_OR_INTEGER
                                                 {"policy", RPC_OBJECT, false},
                                                 {"hold", RPC_STRING, false},
                                                 {"wait", RPC_BOOLEAN, false},
+                                                {"caller", RPC_STRING, false},
                                                 {NULL, RPC_STRING, false}};
 static const struct rpc_param verdict_params[] = {
     {"session", RPC_STRING, true}, {"phase", RPC_STRING, false}, {NULL, RPC_STRING, false}};
 static const struct rpc_param session_params[] = {{"session", RPC_STRING, true}, {NULL, RPC_STRING, false}};
+static const struct rpc_param adopt_params[] = {
+    {"session", RPC_STRING, true}, {"hold", RPC_STRING, false}, {NULL, RPC_STRING, false}};
 static const struct rpc_param end_params[] = {
     {"session", RPC_STRING, true}, {"outcome", RPC_STRING, true}, {NULL, RPC_STRING, false}};
 static const struct rpc_param domain_params[] = {{"domain", RPC_STRING_OR_INTEGER, true}, {NULL, RPC_STRING, false}};
@@ -584,6 +626,7 @@ const struct rpc_method methods_table[] = {
     {"guard.begin", true, begin_params, run_begin},
     {"guard.verdict", false, verdict_params, run_verdict},
     {"guard.retry", true, session_params, run_retry},
+    {"guard.adopt", true, adopt_params, run_adopt},
     {"guard.end", true, end_params, run_end},
     {"guard.list", false, no_params, run_list},
     {"guard.show", false, session_params, run_show},

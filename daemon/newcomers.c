@@ -27,7 +27,6 @@
 #define NEWCOMERS_READ_MS 20
 
 #define NEWCOMERS_SWEEP_MS 500
-#define NEWCOMERS_CHUNK 256
 
 struct newcomer {
     uint16_t domid;
@@ -38,12 +37,12 @@ struct newcomer {
 };
 
 struct newcomers {
-    struct hypervisor *hypervisor;
     struct events *events;
     struct worker *worker;
     struct event *sweep;
     bool looked;
     uint8_t known[65536 / 8]; /* the domids there were at the last look */
+    uint8_t seen[65536 / 8];  /* those that there are at this one */
     struct newcomer waiting[NEWCOMERS_MOST];
     size_t count;
 };
@@ -207,8 +206,7 @@ static void newcomers_on_sweep(evutil_socket_t fd, short what, void *context)
 
 /* ---- from outside ---- */
 
-int newcomers_new(struct newcomers **result, struct event_base *base, struct hypervisor *hypervisor,
-                  struct events *events)
+int newcomers_new(struct newcomers **result, struct event_base *base, struct events *events)
 {
     struct newcomers *newcomers = calloc(1, sizeof(*newcomers));
 
@@ -218,7 +216,6 @@ int newcomers_new(struct newcomers **result, struct event_base *base, struct hyp
         free(newcomers);
         return -ENOMEM;
     }
-    newcomers->hypervisor = hypervisor;
     newcomers->events = events;
     *result = newcomers;
     return 0;
@@ -228,7 +225,7 @@ void newcomers_free(struct newcomers *newcomers)
 {
     if (!newcomers)
         return;
-    event_free(newcomers->sweep);
+    timer_free(newcomers->sweep);
     free(newcomers);
 }
 
@@ -237,32 +234,30 @@ void newcomers_use(struct newcomers *newcomers, struct worker *worker)
     newcomers->worker = worker;
 }
 
-void newcomers_look(struct newcomers *newcomers)
+static bool newcomers_has(const uint8_t *domids, uint16_t domid)
 {
-    static struct hypervisor_domain chunk[NEWCOMERS_CHUNK];
-    uint8_t known[sizeof(newcomers->known)] = {0};
-    unsigned first = 1;
-    int count;
+    return domids[domid / 8] & 1u << domid % 8;
+}
 
-    do {
-        count = hypervisor_list(newcomers->hypervisor, (uint16_t)first, NEWCOMERS_CHUNK, chunk);
-        if (count < 0)
-            return; /* domains.c has said why */
-        for (int i = 0; i < count; i++) {
-            uint16_t domid = chunk[i].domid;
-            known[domid / 8] |= (uint8_t)(1u << domid % 8);
-            if (newcomers->looked && !(newcomers->known[domid / 8] & 1u << domid % 8) && !chunk[i].dying)
-                newcomers_add(newcomers, &chunk[i]);
-            first = domid + 1u;
-        }
-    } while (count == NEWCOMERS_CHUNK && first <= UINT16_MAX);
-    memcpy(newcomers->known, known, sizeof(known));
+void newcomers_begin(struct newcomers *newcomers)
+{
+    memset(newcomers->seen, 0, sizeof(newcomers->seen));
+}
+
+void newcomers_see(struct newcomers *newcomers, const struct hypervisor_domain *domain)
+{
+    newcomers->seen[domain->domid / 8] |= (uint8_t)(1u << domain->domid % 8);
+    if (newcomers->looked && !newcomers_has(newcomers->known, domain->domid) && !domain->dying)
+        newcomers_add(newcomers, domain);
+}
+
+void newcomers_end(struct newcomers *newcomers)
+{
+    memcpy(newcomers->known, newcomers->seen, sizeof(newcomers->known));
     newcomers->looked = true;
-    for (size_t i = newcomers->count; i-- > 0;) {
-        uint16_t domid = newcomers->waiting[i].domid;
-        if (!(known[domid / 8] & 1u << domid % 8))
+    for (size_t i = newcomers->count; i-- > 0;)
+        if (!newcomers_has(newcomers->known, newcomers->waiting[i].domid))
             newcomers_remove(newcomers, &newcomers->waiting[i]);
-    }
 }
 
 void newcomers_touched(struct newcomers *newcomers, uint16_t domid)

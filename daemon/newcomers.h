@@ -19,16 +19,17 @@
 struct newcomers;
 
 /* All are borrowed; the worker is set later, for it calls back. */
-int newcomers_new(struct newcomers **newcomers, struct event_base *base, struct hypervisor *hypervisor,
-                  struct events *events);
+int newcomers_new(struct newcomers **newcomers, struct event_base *base, struct events *events);
 
 /* Once the worker has ended. Accepts NULL. */
 void newcomers_free(struct newcomers *newcomers);
 
 void newcomers_use(struct newcomers *newcomers, struct worker *worker);
 
-/* A domain was introduced or released. The domains that the first call finds are no newcomers. */
-void newcomers_look(struct newcomers *newcomers);
+/* All domains there are, between begin and end. Those that are seen the first time are no newcomers. */
+void newcomers_begin(struct newcomers *newcomers);
+void newcomers_see(struct newcomers *newcomers, const struct hypervisor_domain *domain);
+void newcomers_end(struct newcomers *newcomers);
 
 /* The watch with this letter and the domid as its token fired. */
 #define NEWCOMERS_WATCH_LETTER 'g'

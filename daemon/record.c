@@ -122,6 +122,15 @@ json_t *record_policy(const struct p2mg_policy *policy)
     return object;
 }
 
+/* The gate may have found another target than the watch had told of by then. */
+static json_t *record_steady(const struct session *session)
+{
+    if (!session->gate.taken)
+        return json_null();
+    return json_integer(strtoull(session->gate.journal.target, NULL, 10) == session->steady_kib ? session->steady_ms
+                                                                                                : 0);
+}
+
 /* json_pack frees what it was given with "o" when it fails, and fails when any of it is NULL. */
 json_t *record_session(const struct session *session)
 {
@@ -129,20 +138,21 @@ json_t *record_session(const struct session *session)
     const struct session_options *options = &session->options;
     bool ended = session->ending != P2MG_REASON_NONE;
     int64_t left_ms = session->begun_ms + options->policy.max_hold_ms - clock_now_ms();
-    json_t *object = json_pack(
-        "{s:s,s:i,s:s,s:s,s:s,s:s?,s:s?,s:s?,s:s,s:s,s:{s:I,s:I},s:o,s:I,s:I}", "session", session->id, "domid",
-        (int)journal->domid, "name", options->name, "uuid", journal->uuid, "state",
-        p2mg_state_name(session_state(session)), "phase", session_phase(session), "reason",
-        ended ? p2mg_reason_name(session->ending) : NULL, "text", ended ? p2mg_reason_text(session->ending) : NULL,
-        "outcome", p2mg_outcome_name(session->outcome), "hold", options->detached ? "detached" : "connection", "owner",
-        "pid", (json_int_t)options->pid, "uid", (json_int_t)options->uid, "policy", record_policy(&options->policy),
-        "attempt", (json_int_t)session->attempt, "begun_ms", (json_int_t)session->begun_wall_ms);
+    json_t *object = json_pack("{s:s,s:i,s:s,s:s,s:s,s:s?,s:s?,s:s?,s:s,s:s,s:{s:I,s:I,s:s?},s:o,s:I,s:I}", "session",
+                               session->id, "domid", (int)journal->domid, "name", options->name, "uuid", journal->uuid,
+                               "state", p2mg_state_name(session_state(session)), "phase", session_phase(session),
+                               "reason", ended ? p2mg_reason_name(session->ending) : NULL, "text",
+                               ended ? p2mg_reason_text(session->ending) : NULL, "outcome",
+                               p2mg_outcome_name(session->outcome), "hold", p2mg_hold_name(options->hold), "owner",
+                               "pid", (json_int_t)options->pid, "uid", (json_int_t)options->uid, "caller",
+                               *options->caller ? options->caller : NULL, "policy", record_policy(&options->policy),
+                               "attempt", (json_int_t)session->attempt, "begun_ms", (json_int_t)session->begun_wall_ms);
     json_t *sizes = json_pack(
-        "{s:o,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:I,s:b,s:I,s:o,s:I,s:o,s:o}", "held_after_ms",
+        "{s:o,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:I,s:b,s:I,s:o,s:I,s:o,s:o}", "held_after_ms",
         session->held_after_ms < 0 ? json_null() : json_integer(session->held_after_ms), "deadline_in_ms",
         (json_int_t)(left_ms > 0 ? left_ms : 0), "target_kib",
-        record_kib_or_null(strtoull(journal->target, NULL, 10), session->gate.taken), "deferred_target_kib",
-        record_deferred(session), "wanted_target_kib",
+        record_kib_or_null(strtoull(journal->target, NULL, 10), session->gate.taken), "target_steady_ms",
+        record_steady(session), "deferred_target_kib", record_deferred(session), "wanted_target_kib",
         record_kib_or_null(session_wanted_target_kib(session), session->gate.taken), "pin_kib",
         record_kib_or_null(strtoull(journal->pin, NULL, 10), *journal->pin), "offset_kib",
         session->rest.learned ? json_integer(session->rest.offset_kib) : json_null(), "cap_kib",

@@ -373,6 +373,10 @@ void session_observe(struct session *session, const struct hypervisor_domain *do
     session->seen = *domain;
     session->seen_ms = now_ms;
     session_compare(session, now_ms);
+    if (session->options.hold == P2MG_HOLD_SUSPENDED && !domain->suspended) {
+        session_stop(session, P2MG_REASON_GUEST_RESUMED, P2MG_OUTCOME_FAILED);
+        return;
+    }
     if (session->step == STEP_SETTLING && now_ms - session->moved_ms >= session->options.policy.settle_ms)
         session_post(session, EVENT_STILL);
     else if (session->gate.taken && !session->away &&
@@ -382,7 +386,7 @@ void session_observe(struct session *session, const struct hypervisor_domain *do
 
 /* ---- verdicts ---- */
 
-static void session_look(struct session *session)
+void session_look(struct session *session)
 {
     struct hypervisor_domain domain;
     int error = hypervisor_get(session->host->hypervisor, session->gate.journal.domid, &domain);

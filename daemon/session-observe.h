@@ -12,6 +12,9 @@
 uint64_t session_page_kib(const struct session *session);
 uint64_t session_tot_kib(const struct session *session);
 
+/* An observation of its own, besides the poll's. */
+void session_look(struct session *session);
+
 /* Maps what can be mapped of the guest; failure is remembered and speaks against every proceed. */
 void session_map(struct session *session);
 void session_unmap(struct session *session);

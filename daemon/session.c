@@ -496,6 +496,20 @@ void session_renamed(struct session *session, const char *name)
     }
 }
 
+void session_adopt(struct session *session, const struct session_options *owner)
+{
+    session->options.hold = owner->hold;
+    session->options.connection = owner->connection;
+    session->options.pid = owner->pid;
+    session->options.uid = owner->uid;
+    record_emit(session, "session.adopted", "{s:s,s:I,s:I}", "hold", p2mg_hold_name(owner->hold), "pid",
+                (json_int_t)owner->pid, "uid", (json_int_t)owner->uid);
+    if (owner->hold == P2MG_HOLD_SUSPENDED)
+        session_look(session); /* it may run again by now */
+    else if (owner->hold == P2MG_HOLD_RETRY)
+        session_start_grace(session, P2MG_VERDICT_RETRY);
+}
+
 void session_stop(struct session *session, enum p2mg_reason reason, enum p2mg_outcome outcome)
 {
     if (session->step == STEP_THAWING || session->step == STEP_GONE || (session->pending & 1u << EVENT_STOP))

@@ -30,6 +30,7 @@
 #include "protocol/policy.h"
 
 #define SESSION_NAME_MAX 128
+#define SESSION_CALLER_MAX 33
 
 /* While something fails that should not, it is tried again this often. */
 #define SESSION_THAW_RETRY_MS 1000
@@ -130,8 +131,9 @@ struct session_agent {
 
 struct session_options {
     struct p2mg_policy policy;
-    bool detached;
-    uint64_t connection; /* the client's, when not detached */
+    enum p2mg_hold hold;
+    uint64_t connection;             /* the client's, when the hold is its */
+    char caller[SESSION_CALLER_MAX]; /* what it calls itself; "" = nothing */
     pid_t pid;
     uid_t uid;
     char name[SESSION_NAME_MAX];
@@ -160,6 +162,8 @@ struct session {
     int64_t moved_ms;              /* when tot_pages last changed, or the pin was shown */
 
     int64_t begun_ms, begun_wall_ms;
+    uint64_t steady_kib;       /* the target as the watch on it knew it when the session began ... */
+    int64_t steady_ms;         /* ... and for how long */
     int64_t freezing_since_ms; /* of this attempt */
     int64_t held_after_ms;     /* from begin to the first hold; -1 before */
     int64_t attempt;
@@ -226,6 +230,9 @@ void session_renamed(struct session *session, const char *name);
 
 /* Thaws, for this reason. A session that thaws already keeps its first reason. */
 void session_stop(struct session *session, enum p2mg_reason reason, enum p2mg_outcome outcome);
+
+/* From now on it is this caller's, and held for as long as that says: hold, connection, pid and uid. */
+void session_adopt(struct session *session, const struct session_options *owner);
 
 /* Counts the next attempt and settles anew. -EINVAL unless held. */
 int session_retry(struct session *session);

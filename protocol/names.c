@@ -60,9 +60,14 @@
     X(P2MG_REASON_AGENT_REFUSED, "agent-refused", "the guest's agent cannot freeze its guest")                         \
     X(P2MG_REASON_AGENT_SILENT, "agent-silent", "the guest's agent did not say in time that it is frozen")             \
     X(P2MG_REASON_CLIENT_GONE, "client-gone", "the connection that held the session was closed")                       \
+    X(P2MG_REASON_GUEST_RESUMED, "guest-resumed", "the guest runs again on this host")                                 \
     X(P2MG_REASON_ENDED, "ended", "the session was ended")                                                             \
     X(P2MG_REASON_SHUTDOWN, "shutdown", "the daemon is stopping")                                                      \
     X(P2MG_REASON_ERROR, "error", "something failed that should not have; the daemon's log says what")
+
+#define HOLDS(X)                                                                                                       \
+    X(P2MG_HOLD_CONNECTION, "connection")                                                                              \
+    X(P2MG_HOLD_DETACHED, "detached") X(P2MG_HOLD_RETRY, "retry") X(P2MG_HOLD_SUSPENDED, "suspended")
 
 #define WORD(value, word, ...) [value] = word,
 #define TEXT(value, word, text) [value] = text,
@@ -75,12 +80,14 @@ static const char *const reason_names[] = {REASONS(WORD)};
 static const char *const reason_texts[] = {REASONS(TEXT)};
 static const char *const outcome_names[] = {OUTCOMES(WORD)};
 static const char *const require_names[] = {REQUIRES(WORD)};
+static const char *const hold_names[] = {HOLDS(WORD)};
 
 ASSERT_COMPLETE(STATES, P2MG_STATE_COUNT);
 ASSERT_COMPLETE(VERDICTS, P2MG_VERDICT_COUNT);
 ASSERT_COMPLETE(REASONS, P2MG_REASON_COUNT);
 ASSERT_COMPLETE(OUTCOMES, P2MG_OUTCOME_COUNT);
 ASSERT_COMPLETE(REQUIRES, P2MG_REQUIRE_COUNT);
+ASSERT_COMPLETE(HOLDS, P2MG_HOLD_COUNT);
 
 /* Takes the value as unsigned: an enumeration may be a signed type, and what is negative is outside as well. */
 static const char *name_get(const char *const *names, unsigned count, unsigned value)
@@ -129,6 +136,11 @@ const char *p2mg_require_name(enum p2mg_require require)
     return name_get(require_names, P2MG_REQUIRE_COUNT, (unsigned)require);
 }
 
+const char *p2mg_hold_name(enum p2mg_hold hold)
+{
+    return name_get(hold_names, P2MG_HOLD_COUNT, (unsigned)hold);
+}
+
 int p2mg_outcome_parse(const char *text, enum p2mg_outcome *outcome)
 {
     unsigned value;
@@ -146,5 +158,15 @@ int p2mg_require_parse(const char *text, enum p2mg_require *require)
 
     if (error == 0)
         *require = (enum p2mg_require)value;
+    return error;
+}
+
+int p2mg_hold_parse(const char *text, enum p2mg_hold *hold)
+{
+    unsigned value;
+    int error = name_find(hold_names, P2MG_HOLD_COUNT, text, &value);
+
+    if (error == 0)
+        *hold = (enum p2mg_hold)value;
     return error;
 }

@@ -53,6 +53,7 @@ enum p2mg_reason {
     P2MG_REASON_AGENT_REFUSED,        /* require agent: it cannot freeze its guest */
     P2MG_REASON_AGENT_SILENT,         /* require agent: it has not answered within freeze_timeout_ms */
     P2MG_REASON_CLIENT_GONE,          /* the connection that held the session was closed */
+    P2MG_REASON_GUEST_RESUMED,        /* hold suspended: it runs again on this host */
     P2MG_REASON_ENDED,                /* guard.end was called */
     P2MG_REASON_SHUTDOWN,             /* the daemon was told to stop */
     P2MG_REASON_ERROR,                /* something failed that should not; the log says what */
@@ -69,6 +70,15 @@ enum p2mg_outcome {
 
 /* How much must be true before a guest counts as held; each includes those before it. */
 enum p2mg_require { P2MG_REQUIRE_GATE, P2MG_REQUIRE_SETTLED, P2MG_REQUIRE_AGENT, P2MG_REQUIRE_COUNT };
+
+/* How long a guest is held, if nobody ends it before. */
+enum p2mg_hold {
+    P2MG_HOLD_CONNECTION, /* as long as the client's connection */
+    P2MG_HOLD_DETACHED,   /* until the deadline */
+    P2MG_HOLD_RETRY,      /* for the next attempt: until retry_grace_ms are over, or somebody retries */
+    P2MG_HOLD_SUSPENDED,  /* while the guest is suspended: until it runs again here, or is gone */
+    P2MG_HOLD_COUNT
+};
 
 /* JSON-RPC 2.0 error codes: the standard's own, then ours from the range it leaves to servers. */
 enum p2mg_error {
@@ -94,6 +104,7 @@ const char *p2mg_verdict_name(enum p2mg_verdict verdict);
 const char *p2mg_reason_name(enum p2mg_reason reason);
 const char *p2mg_outcome_name(enum p2mg_outcome outcome);
 const char *p2mg_require_name(enum p2mg_require require);
+const char *p2mg_hold_name(enum p2mg_hold hold);
 
 /* A sentence for people about a reason, without a full stop. */
 const char *p2mg_reason_text(enum p2mg_reason reason);
@@ -101,5 +112,6 @@ const char *p2mg_reason_text(enum p2mg_reason reason);
 /* The value for a word; -EINVAL when there is none. */
 int p2mg_outcome_parse(const char *text, enum p2mg_outcome *outcome);
 int p2mg_require_parse(const char *text, enum p2mg_require *require);
+int p2mg_hold_parse(const char *text, enum p2mg_hold *hold);
 
 #endif

@@ -55,6 +55,7 @@ static void reason_names_are_the_protocols(void **state)
                                         "agent-refused",
                                         "agent-silent",
                                         "client-gone",
+                                        "guest-resumed",
                                         "ended",
                                         "shutdown",
                                         "error"};
@@ -99,6 +100,23 @@ static void outcomes_parse(void **state)
     }
 }
 
+static void holds_are_the_protocols_and_parse(void **state)
+{
+    static const char *const words[] = {"connection", "detached", "retry", "suspended"};
+
+    (void)state;
+    assert_int_equal(sizeof words / sizeof *words, P2MG_HOLD_COUNT);
+    for (int i = 0; i < P2MG_HOLD_COUNT; i++) {
+        enum p2mg_hold hold = P2MG_HOLD_COUNT;
+
+        assert_string_equal(p2mg_hold_name((enum p2mg_hold)i), words[i]);
+        assert_int_equal(p2mg_hold_parse(words[i], &hold), 0);
+        assert_int_equal(hold, i);
+        assert_int_equal(p2mg_hold_parse("forever", &hold), -EINVAL);
+    }
+    assert_string_equal(p2mg_hold_name(P2MG_HOLD_COUNT), "unknown");
+}
+
 static void requires_parse(void **state)
 {
     (void)state;
@@ -135,6 +153,7 @@ int main(void)
         cmocka_unit_test(values_outside_are_unknown),
         cmocka_unit_test(outcomes_parse),
         cmocka_unit_test(requires_parse),
+        cmocka_unit_test(holds_are_the_protocols_and_parse),
         cmocka_unit_test(other_words_do_not_parse),
     };
 
