@@ -15,6 +15,7 @@
 
 struct p2mguard {
     struct connection *connection;
+    int lost; /* why no more can be read, 0 = it can */
     char error[512];
 };
 
@@ -257,10 +258,11 @@ static int64_t guard_now_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* Without a timeout only what has been taken in already is looked at: whoever polls must not have it read behind his
+ * back. */
 int p2mguard_event(struct p2mguard *guard, int timeout_ms, struct p2mguard_record **record)
 {
     int64_t end_ms = guard_now_ms() + timeout_ms;
-    int lost = 0;
 
     for (;;) {
         json_t *event = connection_event(guard->connection);
@@ -268,16 +270,16 @@ int p2mguard_event(struct p2mguard *guard, int timeout_ms, struct p2mguard_recor
             record_give(record, event);
             return 1;
         }
-        if (lost)
-            return guard_fail_errno(guard, lost);
+        if (guard->lost) /* what came before the daemon went is told first */
+            return guard_fail_errno(guard, guard->lost);
         int64_t left_ms = timeout_ms < 0 ? -1 : end_ms - guard_now_ms();
-        int ready = connection_wait(guard->connection, timeout_ms < 0 ? -1 : left_ms > 0 ? (int)left_ms : 0);
+        if (timeout_ms >= 0 && left_ms <= 0)
+            return 0;
+        int ready = connection_wait(guard->connection, (int)left_ms);
         if (ready < 0 && ready != -EINTR)
             return guard_fail_errno(guard, ready);
-        if (ready > 0) /* what came before the daemon went is told first */
-            lost = connection_take_in(guard->connection);
-        else if (timeout_ms >= 0 && left_ms <= 0)
-            return 0;
+        if (ready > 0)
+            guard->lost = connection_take_in(guard->connection);
     }
 }
 
@@ -295,9 +297,9 @@ short p2mguard_poll_events(const struct p2mguard *guard)
 
 int p2mguard_dispatch(struct p2mguard *guard)
 {
-    int error = connection_take_in(guard->connection);
-
-    return error ? guard_fail_errno(guard, error) : 0;
+    if (!guard->lost)
+        guard->lost = connection_take_in(guard->connection);
+    return guard->lost ? guard_fail_errno(guard, guard->lost) : 0;
 }
 
 int64_t p2mguard_send(struct p2mguard *guard, const char *method, const char *params)
@@ -318,12 +320,9 @@ int64_t p2mguard_send(struct p2mguard *guard, const char *method, const char *pa
 int p2mguard_reply(struct p2mguard *guard, int64_t number, struct p2mguard_record **record)
 {
     json_t *reply = connection_reply(guard->connection, number);
-    int lost = reply ? 0 : connection_take_in(guard->connection);
 
     if (!reply)
-        reply = connection_reply(guard->connection, number);
-    if (!reply)
-        return lost ? guard_fail_errno(guard, lost) : 0;
+        return guard->lost ? guard_fail_errno(guard, guard->lost) : 0;
     json_t *error = json_object_get(reply, "error");
     int status = 1;
     if (error)

@@ -117,7 +117,13 @@ int p2mguard_subscribe(struct p2mguard *guard, uint64_t from);
 /* 1 with the next event in *record, 0 when none came within timeout_ms (-1: wait for ever; 0: what is there). */
 int p2mguard_event(struct p2mguard *guard, int timeout_ms, struct p2mguard_record **record);
 
-/* ---- in a loop of the caller's own: none of these waits ---- */
+/*
+ * ---- in a loop of the caller's own: none of these waits ----
+ *
+ * Poll the descriptor, call p2mguard_dispatch, then ask for all replies and all events there are: p2mguard_reply, and
+ * p2mguard_event with a timeout of 0, look only at what has been read. The other calls above read as well, so ask once
+ * more after one of them.
+ */
 
 /* The descriptor to poll; it belongs to the connection. */
 int p2mguard_fd(const struct p2mguard *guard);

@@ -40,6 +40,7 @@ int hold_wait(struct helper *helper, int64_t request, struct p2mguard_record **r
             return -errno;
         if (hold_called_off(fds))
             return -ECANCELED;
+        p2mguard_dispatch(helper->guard); /* what is wrong with it, the next look at the answer tells */
     }
 }
 
@@ -233,6 +234,7 @@ void hold_end(struct helper *helper, enum hold_end end)
         struct pollfd fd = {p2mguard_fd(helper->guard), p2mguard_poll_events(helper->guard), 0};
         if (poll(&fd, 1, HOLD_ANSWER_MS) == 0)
             break;
+        p2mguard_dispatch(helper->guard);
     }
     p2mguard_record_free(record);
 }

@@ -203,14 +203,15 @@ static void run_hear_guard(struct run *run)
     struct helper *helper = run->helper;
     struct p2mguard_record *record = NULL;
 
-    if (helper->guard)
-        run_take_events(run);
-    int status = helper->guard && run->asked ? p2mguard_reply(helper->guard, run->asked, &record) : 0;
+    p2mguard_dispatch(helper->guard); /* what is wrong with it, the looks at answer and events tell */
+    int status = run->asked ? p2mguard_reply(helper->guard, run->asked, &record) : 0;
     if (status > 0)
         run_take_verdict(run, record);
     else if (status < 0)
         run_lose_guard(run, p2mguard_error_text(helper->guard));
     p2mguard_record_free(record);
+    if (helper->guard)
+        run_take_events(run);
 }
 
 /* ---- passing on ---- */

@@ -41,6 +41,7 @@ static int wait_for(struct p2mguard *guard, int64_t number)
         struct pollfd fd = {.fd = p2mguard_fd(guard), .events = p2mguard_poll_events(guard)};
         if (poll(&fd, 1, 30000) <= 0)
             return 0;
+        p2mguard_dispatch(guard);
     }
     return status;
 }

@@ -162,6 +162,11 @@ class Library(GuardCase):
         self.assertEqual(self.caller.call('reply', begun)[0], 0)
         self.assertEqual(self.caller.record('wait', begun)['state'], 'held')
         self.assertEqual(self.caller.call('reply', begun)[0], 0)  # an answer is given once
+        # Only dispatch reads: what somebody polls for must not be taken away behind his back.
+        listed = self.caller.call('send', 'guard.list')[0]
+        self.client.call('guard.list')  # by its answer the other one is there as well, as good as always
+        self.assertEqual([self.caller.call(*words)[0] for words in (('reply', listed), ('event', 0), ('reply', listed))], [0, 0, 0])
+        self.assertIn('sessions', self.caller.record('wait', listed))
         failing = self.caller.call('send', 'guard.show', '{"session":"1-00000000"}')[0]
         self.assertEqual(self.caller.call('wait', failing)[0], -32002)
         self.assertEqual(self.caller.call('dispatch')[0], 0)
