@@ -21,6 +21,7 @@
 
 struct store {
     struct xs_handle *handle;
+    bool list_was_fatal;
 };
 
 int store_new(struct store **store)
@@ -196,12 +197,19 @@ int store_list(struct store *store, store_txn txn, const char *path, int (*each)
     if (!store->handle)
         return -ENOTCONN;
     char **names = xs_directory(store->handle, txn, path, &count);
-    if (!names)
-        return store_error(store);
+    int error = names ? 0 : store_error(store);
+    store->list_was_fatal |= error == -ENOTCONN;
+    if (error)
+        return error;
     for (unsigned i = 0; i < count && !answer; i++)
         answer = each(context, names[i]);
     free(names);
     return answer;
+}
+
+bool store_list_was_fatal(const struct store *store)
+{
+    return store->list_was_fatal;
 }
 
 static char store_perm_letter(unsigned bits)

@@ -54,6 +54,12 @@ int store_remove(struct store *store, store_txn txn, const char *path);
 int store_list(struct store *store, store_txn txn, const char *path, int (*each)(void *context, const char *name),
                void *context);
 
+/*
+ * Whether a list that was asked for has ever cost the connection: oxenstored cannot tell more than 4 KiB of names, and
+ * drops who asks for them.
+ */
+bool store_list_was_fatal(const struct store *store);
+
 int store_get_perms(struct store *store, store_txn txn, const char *path, char *text, size_t size);
 int store_set_perms(struct store *store, store_txn txn, const char *path, const char *text);
 

@@ -64,6 +64,19 @@ class Trouble(GuardCase):
         verdict = self.verdict(session)
         self.assertEqual((verdict['verdict'], verdict['reason']), ('abort', 'domain-gone'))
 
+    def test_more_journals_than_oxenstored_can_list(self):
+        before = self.host.create(1)
+        self.client.hold(1)
+        self.host.kill_daemon()
+        others = range(20000, 21000)
+        for domid in others:
+            self.host.store.write(f'/tool/p2mguard/session/{domid}', '')
+        self.host.start_daemon()
+        self.client = self.host.client()
+        self.assertEqual(self.host.snapshot(1), before)
+        self.assertEqual(self.host.journals(), [])
+        self.assertEqual(self.client.hold(1)['state'], 'held')
+
     def test_domain_destroyed_while_freezing(self):
         self.client.call('events.subscribe')
         for step in ('session.begun', 'session.gated', 'session.pinned', 'session.quiet'):
