@@ -36,6 +36,7 @@ struct run {
     bool stdin_open, libxl_there, stopping;
     bool holding;   /* a suspend message waits for a verdict */
     bool suspended; /* one has been passed on */
+    bool refused;   /* one has not been */
     bool spoilt;    /* a verdict was not proceed, and another attempt may help */
     int64_t asked;  /* the request for a verdict that is under way, 0 = none */
     bool final;     /* which is for the message that waits */
@@ -109,6 +110,12 @@ static void run_reap(struct run *run)
 
 /* ---- verdicts ---- */
 
+/* As long as it is open whether the guest is saved. */
+static bool run_wants_verdicts(const struct run *run)
+{
+    return !run->suspended && !run->refused && !run->stopping;
+}
+
 static void run_ask(struct run *run, bool final)
 {
     struct helper *helper = run->helper;
@@ -134,6 +141,7 @@ static void run_decide(struct run *run, bool proceed)
         run->suspended = true;
         stream_put(&helper->to_libxl, helper->from_helper.bytes, length);
     } else {
+        run->refused = true;
         stream_put(&helper->to_helper, &refused, sizeof(refused));
     }
     stream_drop(&helper->from_helper, length);
@@ -164,7 +172,7 @@ static void run_take_verdict(struct run *run, const struct p2mguard_record *reco
     bool proceed = verdict && strcmp(verdict, "proceed") == 0;
 
     run->asked = 0;
-    if (run->suspended || run->stopping)
+    if (!run_wants_verdicts(run))
         return;
     if (!proceed) {
         run->spoilt = verdict && strcmp(verdict, "retry") == 0;
@@ -190,7 +198,7 @@ static void run_take_events(struct run *run)
         const char *session = p2mguard_record_text(event, "session"), *type = p2mguard_record_text(event, "type");
         bool ours = session && strcmp(session, helper->session) == 0;
         bool about = type && (strcmp(type, "session.changed") == 0 || strcmp(type, "session.thawing") == 0);
-        if (ours && about && !run->asked && !run->suspended && !run->stopping)
+        if (ours && about && !run->asked && run_wants_verdicts(run))
             run_ask(run, false);
         p2mguard_record_free(event);
     }
@@ -245,9 +253,9 @@ static void run_pass_on(struct run *run)
     size_t length;
 
     while (!run->holding && (length = stream_message(from)) && length <= sizeof(to->bytes) - to->used) {
-        if (stream_number(from) == STREAM_SUSPEND && (helper->guard || run->stopping)) {
+        if (stream_number(from) == STREAM_SUSPEND && (helper->guard || run->stopping || run->refused)) {
             run->holding = true;
-            if (run->stopping)
+            if (run->stopping || run->refused)
                 run_decide(run, false); /* it had not noticed yet */
             else if (!run->asked)
                 run_ask(run, true);
