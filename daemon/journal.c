@@ -242,6 +242,8 @@ static int journal_probe(struct store *store, const struct journal_walk *walk)
         else if (error == -ENOENT)
             error = 0;
     }
+    if (!error)
+        store_forgive_list(store); /* whoever has seen all journals has put most of them away */
     return error;
 }
 

@@ -212,6 +212,11 @@ bool store_list_was_fatal(const struct store *store)
     return store->list_was_fatal;
 }
 
+void store_forgive_list(struct store *store)
+{
+    store->list_was_fatal = false;
+}
+
 static char store_perm_letter(unsigned bits)
 {
     if ((bits & XS_PERM_READ) && (bits & XS_PERM_WRITE))
