@@ -500,3 +500,5 @@ class Storm(threading.Thread):
 if not os.path.exists(BUILD + '/p2mguardd-imitated'):
     sys.exit(f'no p2mguardd-imitated in {BUILD}; set P2MGUARD_BUILD')
 BUILD = os.path.abspath(BUILD)
+with open(BUILD + '/p2mguardd-imitated', 'rb') as program:
+    SANITIZED = b'__asan_init' in program.read()  # and several times slower

@@ -28,6 +28,7 @@ class Fixture(unittest.TestCase):
         self.host.create(1)
         for node in ('memory', 'memory/target'):
             self.host.store.set_perms(f'/local/domain/1/{node}', 'n0')
+        self.host.ask_guest('read 1 memory/target')  # closing it makes an event, which comes before this answer
         before = self.host.tell_guest('status 1')
         self.host.store.write('/local/domain/1/memory/target', '200000')
         self.assertIn('error EACCES', self.host.ask_guest('read 1 memory/target'))

@@ -6,7 +6,7 @@ import signal
 import time
 import unittest
 
-from fixture import QUICK, SESSIONS, wait_until
+from fixture import QUICK, SANITIZED, SESSIONS, wait_until
 from test_guard import GuardCase
 
 
@@ -185,7 +185,7 @@ class Trouble(GuardCase):
         self.assertEqual(self.client.call('daemon.info')['store'], 'stalled')
         os.kill(self.host.xenstored.pid, signal.SIGCONT)
         self.assertEqual(self.verdict(session)['verdict'], 'proceed')
-        self.assertLess(slowest, 0.05)
+        self.assertLess(slowest, 0.5 if SANITIZED else 0.05)
         print(f'# xenstored stopped for 5 s: guard.list took at most {slowest * 1000:.2f} ms', flush=True)
 
     def test_sigterm_thaws_everything(self):
