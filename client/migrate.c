@@ -283,7 +283,8 @@ static void migrate_turn(struct migration *migration)
 {
     struct pollfd fds[3] = {
         {.fd = migration->signals, .events = POLLIN},
-        {.fd = migration->unguarded ? -1 : connection_fd(migration->ctl->connection), .events = POLLIN},
+        {.fd = migration->unguarded ? -1 : connection_fd(migration->ctl->connection),
+         .events = migration->unguarded ? POLLIN : connection_poll_events(migration->ctl->connection)},
         {.fd = migration->pid ? migration->pidfd : -1, .events = POLLIN},
     };
 
@@ -326,7 +327,8 @@ static int migrate_call(struct migration *migration, const char *method, json_t 
             break;
         migrate_draw(migration, doing);
         struct pollfd fds[2] = {{.fd = migration->signals, .events = POLLIN},
-                                {.fd = connection_fd(migration->ctl->connection), .events = POLLIN}};
+                                {.fd = connection_fd(migration->ctl->connection),
+                                 .events = connection_poll_events(migration->ctl->connection)}};
         poll(fds, 2, MIGRATE_ASK_MS);
         if (fds[0].revents) {
             migrate_take_signal(migration);
