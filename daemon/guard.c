@@ -303,21 +303,20 @@ static void guard_look_for_heir(struct guard *guard, const struct hypervisor_dom
             guard_mark_heir(guard, session, domain->domid);
 }
 
-static void guard_see_introduced(void *context, const struct hypervisor_domain *domain)
-{
-    struct guard *guard = context;
-
-    guard_look_for_heir(guard, domain); /* first: a migration may be about to end */
-    newcomers_see(guard->newcomers, domain);
-    targets_see(guard->targets, domain);
-}
-
 static void guard_see(void *context, const struct hypervisor_domain *domain)
 {
     struct guard *guard = context;
 
     newcomers_see(guard->newcomers, domain);
     targets_see(guard->targets, domain);
+}
+
+static void guard_see_introduced(void *context, const struct hypervisor_domain *domain)
+{
+    struct guard *guard = context;
+
+    guard_look_for_heir(guard, domain); /* first: a migration may be about to end */
+    guard_see(guard, domain);
 }
 
 /* Domains have come, or gone. */
@@ -560,12 +559,14 @@ static int guard_start_worker(struct guard *guard, struct event_base *base)
 
     if (!error)
         error = worker_new(&guard->host.worker, base, &settings, &callbacks);
-    if (error)
+    if (error) {
         hypervisor_close(settings.hypervisor);
-    else
-        newcomers_use(guard->newcomers, guard->host.worker), targets_use(guard->targets, guard->host.worker);
-    guard->workers = error ? NULL : settings.hypervisor;
-    return error;
+        return error;
+    }
+    newcomers_use(guard->newcomers, guard->host.worker);
+    targets_use(guard->targets, guard->host.worker);
+    guard->workers = settings.hypervisor;
+    return 0;
 }
 
 int guard_new(struct guard **result, struct event_base *base, struct events *events,
