@@ -8,9 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "client/connection.h"
+#include "daemon/clock.h"
 #include "protocol/names.h"
 
 struct p2mguard {
@@ -250,19 +250,11 @@ int p2mguard_subscribe(struct p2mguard *guard, uint64_t from)
     return guard_call(guard, "events.subscribe", params, NULL);
 }
 
-static int64_t guard_now_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* Without a timeout only what has been taken in already is looked at: whoever polls must not have it read behind his
  * back. */
 int p2mguard_event(struct p2mguard *guard, int timeout_ms, struct p2mguard_record **record)
 {
-    int64_t end_ms = guard_now_ms() + timeout_ms;
+    int64_t end_ms = clock_read_ms(CLOCK_MONOTONIC) + timeout_ms;
 
     for (;;) {
         json_t *event = connection_event(guard->connection);
@@ -272,7 +264,7 @@ int p2mguard_event(struct p2mguard *guard, int timeout_ms, struct p2mguard_recor
         }
         if (guard->lost) /* what came before the daemon went is told first */
             return guard_fail_errno(guard, guard->lost);
-        int64_t left_ms = timeout_ms < 0 ? -1 : end_ms - guard_now_ms();
+        int64_t left_ms = timeout_ms < 0 ? -1 : end_ms - clock_read_ms(CLOCK_MONOTONIC);
         if (timeout_ms >= 0 && left_ms <= 0)
             return 0;
         int ready = connection_wait(guard->connection, (int)left_ms);

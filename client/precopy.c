@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* p2mguard_precopy_policy: the daemon's verdict between a migration engine and its own wish to go on. */
 #include <stdio.h>
-#include <string.h>
 
 #include <xenctrl.h>
 

@@ -5,7 +5,6 @@
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -25,7 +24,8 @@ static bool hold_called_off(const struct pollfd *fds)
     return (fds[0].revents & POLLIN) || (fds[1].revents & (POLLHUP | POLLERR));
 }
 
-int hold_wait(struct helper *helper, int64_t request, struct p2mguard_record **record)
+/* Waits for a request's answer, or for libxl to call it off: 1 and the record, an error, or -ECANCELED. */
+static int hold_wait(struct helper *helper, int64_t request, struct p2mguard_record **record)
 {
     if (request < 0)
         return (int)request;
@@ -214,21 +214,23 @@ enum hold_result hold_begin(struct helper *helper)
 
 void hold_end(struct helper *helper, enum hold_end end)
 {
+    static const struct {
+        const char *method, *member, *word;
+    } requests[] = {
+        [HOLD_END_SAVED] = {"guard.adopt", "hold", "suspended"},
+        [HOLD_END_RETRY] = {"guard.adopt", "hold", "retry"},
+        [HOLD_END_FAILED] = {"guard.end", "outcome", "failed"},
+        [HOLD_END_CANCELLED] = {"guard.end", "outcome", "cancelled"},
+    };
     struct p2mguard_record *record = NULL;
-    int64_t request = 0;
     char params[128];
 
     if (!helper->guard || !helper->mine)
         return;
     helper->mine = false;
-    if (end == HOLD_END_SAVED || end == HOLD_END_RETRY)
-        snprintf(params, sizeof(params), "{\"session\":\"%s\",\"hold\":\"%s\"}", helper->session,
-                 end == HOLD_END_SAVED ? "suspended" : "retry");
-    else
-        snprintf(params, sizeof(params), "{\"session\":\"%s\",\"outcome\":\"%s\"}", helper->session,
-                 end == HOLD_END_FAILED ? "failed" : "cancelled");
-    request = p2mguard_send(helper->guard, end == HOLD_END_SAVED || end == HOLD_END_RETRY ? "guard.adopt" : "guard.end",
-                            params);
+    snprintf(params, sizeof(params), "{\"session\":\"%s\",\"%s\":\"%s\"}", helper->session, requests[end].member,
+             requests[end].word);
+    int64_t request = p2mguard_send(helper->guard, requests[end].method, params);
     /* libxl may have gone, which is no reason not to wait. */
     while (request > 0 && p2mguard_reply(helper->guard, request, &record) == 0) {
         struct pollfd fd = {p2mguard_fd(helper->guard), p2mguard_poll_events(helper->guard), 0};

@@ -10,11 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "client/save-helper/save-helper.h"
 #include "config.h"
+#include "daemon/clock.h"
 
 #define MAIN_REAL "P2MGUARD_REAL_SAVE_HELPER"
 #define MAIN_POLICY "P2MGUARD_SAVE_POLICY"
@@ -148,7 +148,6 @@ static bool main_is_guarded(int argc, char **argv, struct helper *helper)
 static int64_t main_parent_age_ms(void)
 {
     unsigned long long started = 0;
-    struct timespec now;
     char path[64], line[1024];
 
     snprintf(path, sizeof(path), "/proc/%d/stat", (int)getppid());
@@ -160,10 +159,9 @@ static int64_t main_parent_age_ms(void)
     const char *field = read ? strrchr(line, ')') : NULL;
     for (int i = 0; field && i < 20; i++)
         field = strchr(field + 1, ' ');
-    if (!field || sscanf(field, " %llu", &started) != 1 || clock_gettime(CLOCK_BOOTTIME, &now) < 0)
+    if (!field || sscanf(field, " %llu", &started) != 1)
         return INT64_MAX;
-    int64_t now_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-    return now_ms - (int64_t)(started * 1000 / (unsigned long long)sysconf(_SC_CLK_TCK));
+    return clock_now_ms() - (int64_t)(started * 1000 / (unsigned long long)sysconf(_SC_CLK_TCK));
 }
 
 static bool main_read_environment(struct helper *helper)

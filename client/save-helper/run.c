@@ -33,7 +33,7 @@ struct run {
     int process; /* pidfd, -1 once it has ended */
     int to_helper, from_helper;
     int wait_status;
-    bool stdin_open, libxl_there, stopping;
+    bool libxl_there, stopping;
     bool holding;   /* a suspend message waits for a verdict */
     bool suspended; /* one has been passed on */
     bool refused;   /* one has not been */
@@ -84,11 +84,10 @@ static int run_start(struct run *run)
         close(helper->back_fd);
     if (run->process < 0)
         return -errno;
-    for (int i = 0; i < 3; i++) {
-        int fd = i == 0 ? run->to_helper : i == 1 ? run->from_helper : STDOUT_FILENO;
-        if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)
+    const int fds[] = {run->to_helper, run->from_helper, STDOUT_FILENO};
+    for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+        if (fcntl(fds[i], F_SETFL, fcntl(fds[i], F_GETFL) | O_NONBLOCK) < 0)
             return -errno;
-    }
     return 0;
 }
 
@@ -281,7 +280,7 @@ static void run_close(int *fd)
 static void run_lose_libxl(struct run *run)
 {
     run->helper->to_libxl.used = 0;
-    run->stdin_open = run->libxl_there = false;
+    run->libxl_there = false;
     run_stop(run);
     if (run->holding)
         run_decide(run, false);
@@ -294,7 +293,7 @@ static void run_set_up(const struct run *run, struct pollfd fds[FDS])
     bool room_for_replies = helper->to_helper.used < sizeof(helper->to_helper.bytes);
 
     fds[FD_SIGNALS] = (struct pollfd){helper->signals, POLLIN, 0};
-    fds[FD_STDIN] = (struct pollfd){run->stdin_open ? STDIN_FILENO : -1, room_for_replies ? POLLIN : 0, 0};
+    fds[FD_STDIN] = (struct pollfd){run->libxl_there ? STDIN_FILENO : -1, room_for_replies ? POLLIN : 0, 0};
     fds[FD_STDOUT] = (struct pollfd){helper->to_libxl.used ? STDOUT_FILENO : -1, POLLOUT, 0};
     fds[FD_TO_HELPER] = (struct pollfd){helper->to_helper.used ? run->to_helper : -1, POLLOUT, 0};
     fds[FD_FROM_HELPER] = (struct pollfd){from->used < sizeof(from->bytes) ? run->from_helper : -1, POLLIN, 0};
@@ -351,13 +350,8 @@ static int run_status(const struct run *run)
 
 int run_helper(struct helper *helper)
 {
-    struct run run = {.helper = helper,
-                      .process = -1,
-                      .to_helper = -1,
-                      .from_helper = -1,
-                      .stdin_open = true,
-                      .libxl_there = true,
-                      .retval = -1};
+    struct run run = {
+        .helper = helper, .process = -1, .to_helper = -1, .from_helper = -1, .libxl_there = true, .retval = -1};
     int error = run_start(&run);
 
     if (error) {

@@ -15,7 +15,7 @@
 #include "client/save-helper/stream.h"
 
 /* xentoollog's levels (xentoollog.h). */
-enum { SAY_NOTICE = 6, SAY_WARNING = 7, SAY_ERROR = 8 };
+enum { SAY_WARNING = 7, SAY_ERROR = 8 };
 
 struct helper {
     const char *control; /* the daemon's socket, NULL: the usual one */
@@ -61,8 +61,5 @@ void hold_end(struct helper *helper, enum hold_end end);
 
 /* Runs the real helper; the exit status. */
 int run_helper(struct helper *helper);
-
-/* Waits for a request's answer, or for libxl to call it off: 1 and the record, an error, or -ECANCELED. */
-int hold_wait(struct helper *helper, int64_t request, struct p2mguard_record **record);
 
 #endif

@@ -14,7 +14,6 @@ import time
 
 script = os.environ['SCRIPT']
 stream = int(sys.argv[2]) if len(sys.argv) > 2 else -1
-failed = False
 
 
 def did(text):
