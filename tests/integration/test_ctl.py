@@ -273,7 +273,9 @@ class Ctl(GuardCase):
         status, summary, err = self.migrate_while(f'while [ ! -e {self.mark("go")} ]; do :; done', saved)
         self.assertEqual((status, summary['deferred_target_kib'], summary['deferred_command']),
                          (0, 300000, 'xl mem-set u 300000k'), err)
-        self.assertEqual([(a['command_exit'], a['verdict']) for a in summary['attempts']], [(0, 'proceed')])
+        # None: it was gone before the first verdict was given; never that it is to be aborted.
+        self.assertEqual([a['command_exit'] for a in summary['attempts']], [0])
+        self.assertIn(summary['attempts'][0]['verdict'], ('proceed', None))
 
 
 if __name__ == '__main__':
