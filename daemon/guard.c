@@ -228,7 +228,7 @@ static void guard_name_run(struct work *work, const struct worker_tools *tools)
 {
     struct guard_name *name = (struct guard_name *)(void *)work;
 
-    name->error = node_read(tools->store, name->domid, "name", name->name, sizeof(name->name));
+    name->error = node_read_name(tools->store, name->domid, name->name, sizeof(name->name));
 }
 
 static void guard_name_done(struct work *work)

@@ -67,7 +67,7 @@ static bool lookup_is_domid(const struct lookup *lookup, unsigned long *domid)
 static int lookup_take(struct lookup *lookup, const struct worker_tools *tools, const struct hypervisor_domain *domain)
 {
     char name[SESSION_NAME_MAX];
-    int error = node_read(tools->store, domain->domid, "name", name, sizeof(name));
+    int error = node_read_name(tools->store, domain->domid, name, sizeof(name));
     unsigned long domid;
 
     if (error == -ENOTCONN)

@@ -11,6 +11,7 @@
 #include "daemon/clock.h"
 #include "daemon/log.h"
 #include "daemon/record.h"
+#include "daemon/text.h"
 #include "daemon/timer.h"
 #include "protocol/openrpc-text.h"
 
@@ -213,9 +214,9 @@ static void methods_on_lookup(void *context, int error, const struct lookup_doma
     if (!waiter->call) {
         /* answered already: xenstored took too long */
     } else if (error == -ESRCH) {
-        char what[SESSION_NAME_MAX + 64];
-        snprintf(what, sizeof(what), "domain '%.*s' is not known; expected a domid, a name or a uuid", SESSION_NAME_MAX,
-                 waiter->wanted);
+        char cut[SESSION_NAME_MAX], what[SESSION_NAME_MAX + 64];
+        text_cut(cut, sizeof(cut), waiter->wanted);
+        snprintf(what, sizeof(what), "domain '%s' is not known; expected a domid, a name or a uuid", cut);
         methods_fail(waiter->call, P2MG_ERROR_NO_SUCH_DOMAIN, "no such domain",
                      json_pack("{s:s,s:s}", "domain", waiter->wanted, "what", what));
     } else if (error) {
@@ -271,9 +272,10 @@ struct waiter *methods_look_up(struct methods *methods, struct rpc_call *call, c
 static bool begin_read_member(struct rpc_call *call, struct p2mg_policy *policy, const char *key, const json_t *value)
 {
     const struct p2mg_policy_member *member = p2mg_policy_find(key);
-    char where[96], expected[96];
+    char cut[61], where[96], expected[96];
 
-    snprintf(where, sizeof(where), "params.policy.%.60s", key);
+    text_cut(cut, sizeof(cut), key);
+    snprintf(where, sizeof(where), "params.policy.%s", cut);
     if (strcmp(key, "require") == 0) {
         if (json_is_string(value) && p2mg_require_parse(json_string_value(value), &policy->require) == 0)
             return true;
@@ -336,8 +338,11 @@ static bool begin_read_options(struct methods *methods, struct rpc_call *call, c
     return true;
 }
 
-static void begin_fail(struct rpc_call *call, int error, struct session *session, const struct settings *settings)
+static void begin_fail(struct waiter *waiter, int error, const struct session *session)
 {
+    const struct settings *settings = waiter->methods->settings;
+    struct rpc_call *call = waiter->call;
+
     switch (error) {
     case -EBUSY:
         methods_fail(call, P2MG_ERROR_BUSY, "the domain is under guard already",
@@ -355,7 +360,9 @@ static void begin_fail(struct rpc_call *call, int error, struct session *session
                                "domain 0 is the host itself"));
         break;
     case -ESRCH:
-        methods_fail(call, P2MG_ERROR_NO_SUCH_DOMAIN, "no such domain", methods_what("the domain went away just now"));
+        methods_fail(
+            call, P2MG_ERROR_NO_SUCH_DOMAIN, "no such domain",
+            json_pack("{s:s,s:s}", "domain", waiter->wanted, "what", "the domain went away while it was looked up"));
         break;
     default:
         methods_fail_errno(call, error);
@@ -376,7 +383,7 @@ static void begin_found(struct waiter *waiter, const struct lookup_domain *domai
     strcpy(waiter->options.name, domains[0].name);
     int error = guard_begin(methods->guard, domains[0].domain.domid, &waiter->options, &session);
     if (error)
-        begin_fail(waiter->call, error, session, methods->settings);
+        begin_fail(waiter, error, session);
     else if (!waiter->wait)
         rpc_reply(waiter->call, record_session(session));
     else if (!waiter_new(methods, WAIT_HELD, waiter->call, session, 0))

@@ -66,7 +66,7 @@ static void newcomer_run(struct work *work, const struct worker_tools *tools)
     struct newcomer_work *task = (struct newcomer_work *)(void *)work;
 
     if (task->task == NEWCOMER_READ) {
-        node_read(tools->store, task->domid, "name", task->name, sizeof(task->name));
+        node_read_name(tools->store, task->domid, task->name, sizeof(task->name));
         task->error = agent_look(tools->store, task->domid, &task->view);
         return;
     }

@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+#include "daemon/text.h"
+
 const char *node_path(uint16_t domid, const char *node, char path[STORE_PATH_MAX])
 {
     snprintf(path, STORE_PATH_MAX, "/local/domain/%u/%s", domid, node);
@@ -16,6 +18,14 @@ int node_read(struct store *store, uint16_t domid, const char *node, char *value
 
     if (error)
         *value = '\0';
+    return error;
+}
+
+int node_read_name(struct store *store, uint16_t domid, char *name, size_t size)
+{
+    int error = node_read(store, domid, "name", name, size);
+
+    text_make_utf8(name);
     return error;
 }
 

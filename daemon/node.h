@@ -19,6 +19,9 @@ const char *node_path(uint16_t domid, const char *node, char path[STORE_PATH_MAX
 /* As store_read; `value` is empty on an error. */
 int node_read(struct store *store, uint16_t domid, const char *node, char *value, size_t size);
 
+/* The domain's name, made UTF-8: "" when it has none that fits. */
+int node_read_name(struct store *store, uint16_t domid, char *name, size_t size);
+
 /* As store_watch where `set`, else as store_unwatch. */
 int node_watch(struct store *store, uint16_t domid, const char *node, char letter, bool set);
 

@@ -28,6 +28,11 @@ json_t *record_deferred(const struct session *session)
     return record_kib_or_null(strtoull(deferred, NULL, 10), *deferred);
 }
 
+json_t *record_wanted(const struct session *session)
+{
+    return record_kib_or_null(session_wanted_target_kib(session), session->gate.taken);
+}
+
 /* JSON's integers are signed here; a guest may write any 64 bits. */
 json_t *record_number(uint64_t number)
 {
@@ -153,9 +158,8 @@ json_t *record_session(const struct session *session)
         (json_int_t)(left_ms > 0 ? left_ms : 0), "target_kib",
         record_kib_or_null(strtoull(journal->target, NULL, 10), session->gate.taken), "target_steady_ms",
         record_steady(session), "deferred_target_kib", record_deferred(session), "wanted_target_kib",
-        record_kib_or_null(session_wanted_target_kib(session), session->gate.taken), "pin_kib",
-        record_kib_or_null(strtoull(journal->pin, NULL, 10), *journal->pin), "offset_kib",
-        session->rest.learned ? json_integer(session->rest.offset_kib) : json_null(), "cap_kib",
+        record_wanted(session), "pin_kib", record_kib_or_null(strtoull(journal->pin, NULL, 10), *journal->pin),
+        "offset_kib", session->rest.learned ? json_integer(session->rest.offset_kib) : json_null(), "cap_kib",
         record_kib_or_null(journal->cap_kib, session->gate.taken), "max_kib",
         record_kib_or_null(journal->max_kib, session->gate.taken), "baseline",
         session->has_baseline ? record_figures(&session->baseline, record_page_kib(session)) : json_null(), "tot_kib",

@@ -27,8 +27,9 @@ json_t *record_digest(uint64_t digest);
 json_t *record_place(const struct sharedinfo *info);
 json_t *record_physmap(const struct session_figures *figures, uint64_t page_kib);
 
-/* The deferred target as a number, or null. */
+/* The deferred target as a number, or null; and the target that will be put back, null until one has been read. */
 json_t *record_deferred(const struct session *session);
+json_t *record_wanted(const struct session *session);
 
 /* Emits an event about a session; `format` and what follows are json_pack's, for an object of further members. */
 void record_emit(const struct session *session, const char *type, const char *format, ...);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/queue.h>
 
+#include "daemon/text.h"
 #include "protocol/names.h"
 
 /*
@@ -80,20 +81,6 @@ struct problem {
 };
 
 /* ---- Text ---- */
-
-/* Copies what fits of a UTF-8 text, never half a character. */
-static void text_cut(char *to, size_t room, const char *from)
-{
-    size_t length = strnlen(from, room);
-
-    if (length == room) {
-        length = room - 1;
-        while (length > 0 && ((unsigned char)from[length] & 0xc0) == 0x80)
-            length--;
-    }
-    memcpy(to, from, length);
-    to[length] = '\0';
-}
 
 /* How long an id is as JSON text; 0 when it is of no valid type. */
 static size_t id_size(const json_t *id)
@@ -518,6 +505,9 @@ static const char *request_take_apart(const json_t *message, struct request *req
     *what = "parameters are an object";
     if (request->params != NULL && !json_is_object(request->params) && !json_is_array(request->params))
         return "params";
+    /* No parameters by position are no parameters by name: there are clients that always send a list. */
+    if (json_is_array(request->params) && json_array_size(request->params) == 0)
+        request->params = NULL;
     return NULL;
 }
 

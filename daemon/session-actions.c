@@ -223,10 +223,10 @@ void action_restore_later(struct session *session)
 
 void action_bury(struct session *session)
 {
-    record_emit(session, "session.gone", "{s:s,s:s,s:I,s:o,s:o}", "reason", p2mg_reason_name(session->ending),
-                "outcome", p2mg_outcome_name(session->outcome), "wanted_target_kib",
-                (json_int_t)session_wanted_target_kib(session), "deferred_target_kib", record_deferred(session),
-                "applied_to", session->applied_to ? json_integer(session->applied_to) : json_null());
+    record_emit(session, "session.gone", "{s:s,s:s,s:o,s:o,s:o}", "reason", p2mg_reason_name(session->ending),
+                "outcome", p2mg_outcome_name(session->outcome), "wanted_target_kib", record_wanted(session),
+                "deferred_target_kib", record_deferred(session), "applied_to",
+                session->applied_to ? json_integer(session->applied_to) : json_null());
 }
 
 /* ---- guards ---- */

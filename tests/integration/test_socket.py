@@ -22,6 +22,29 @@ class Socket(GuardCase):
         data = self.assert_rpc_error(-32001, 'guard.begin', domain='webb')
         self.assertIn("'webb'", data['what'])
 
+    def test_name_that_is_no_utf8_is_shown_as_such(self):
+        self.host.create(1, name='caf\xe9')  # the fixture writes latin-1
+        self.assertEqual([domain['name'] for domain in self.client.call('domain.list')['domains']], ['caf?'])
+        session = self.client.hold('caf?')
+        self.client.call('events.subscribe')
+        self.host.store.write('/local/domain/1/name', 'caf\xe9')  # which is no other name
+        self.assertEqual(self.verdict(session)['verdict'], 'proceed')
+        self.host.store.write('/local/domain/1/name', 'caf\xe9--migratedaway')
+        self.assertEqual(self.client.event('session.gone')['outcome'], 'completed')
+
+    def test_long_words_are_repeated_in_whole_characters(self):
+        word = 'a' + '\u20ac' * 100
+        self.assertEqual(self.assert_rpc_error(-32001, 'guard.begin', domain=word)['domain'], word)
+        self.assertIn('\u20ac', self.assert_rpc_error(-32602, 'guard.begin', domain=1, policy={word: 1})['where'])
+
+    def test_session_that_never_knew_a_target_wants_none(self):
+        self.host.create(1)
+        self.host.store.remove('/local/domain/1/memory/target')
+        self.client.call('events.subscribe')
+        data = self.assert_rpc_error(-32009, 'guard.begin', domain=1, wait=True)
+        self.assertIsNone(data['session']['wanted_target_kib'])
+        self.assertIsNone(self.client.event('session.gone')['wanted_target_kib'])
+
     def test_what_cannot_be_guarded(self):
         self.host.create(1)
         self.host.create(2)

@@ -222,6 +222,16 @@ static void standard_positional_parameters_are_not_ours(void **state)
                          P2MG_ERROR_INVALID_PARAMS, "1", "params");
 }
 
+static void standard_no_positional_parameters_are_none(void **state)
+{
+    struct fixture *fixture = *state;
+
+    assert_reply(fixture, "{\"jsonrpc\": \"2.0\", \"method\": \"tell\", \"params\": [], \"id\": 1}",
+                 "{\"jsonrpc\": \"2.0\", \"result\": \"told\", \"id\": 1}");
+    assert_answers_error(fixture, "{\"jsonrpc\": \"2.0\", \"method\": \"subtract\", \"params\": [], \"id\": 2}",
+                         P2MG_ERROR_INVALID_PARAMS, "2", "params.subtrahend");
+}
+
 static void standard_notification(void **state)
 {
     struct fixture *fixture = *state;
@@ -479,7 +489,7 @@ static void parameters_are_checked(void **state)
     assert_params_error(*state, "typed", "{\"boolean\":0}", "params.boolean", "true or false");
     assert_params_error(*state, "typed", "{\"object\":[]}", "params.object", "an object");
     assert_params_error(*state, "typed", "{\"either\":false}", "params.either", "a string or an integer");
-    assert_params_error(*state, "typed", "[]", "params", "an object");
+    assert_params_error(*state, "typed", "[1]", "params", "an object");
     assert_int_equal(((struct fixture *)*state)->told, 0);
 }
 
@@ -768,6 +778,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(standard_named_parameters),
         CASE(standard_positional_parameters_are_not_ours),
+        CASE(standard_no_positional_parameters_are_none),
         CASE(standard_notification),
         CASE(standard_unknown_method),
         CASE(standard_invalid_json),
