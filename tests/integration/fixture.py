@@ -183,7 +183,7 @@ class Client:
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.connect(path)
-        self.buffer = b''
+        self.buffer = bytearray()
         self.id = 0
         self.replies = {}
         self.events = []
@@ -194,9 +194,12 @@ class Client:
     def readable(self):
         return bool(select.select([self.socket], [], [], 0)[0])
 
-    def line(self, timeout):
+    def text(self, timeout):
+        """The next line as it came."""
         end = time.monotonic() + timeout
-        while b'\n' not in self.buffer:
+        searched = 0
+        while (at := self.buffer.find(b'\n', searched)) < 0:
+            searched = len(self.buffer)
             left = end - time.monotonic()
             if left <= 0 or not select.select([self.socket], [], [], left)[0]:
                 raise TimeoutError(f'nothing from the daemon within {timeout} s')
@@ -204,8 +207,12 @@ class Client:
             if not data:
                 raise EOFError('the daemon closed the connection')
             self.buffer += data
-        line, self.buffer = self.buffer.split(b'\n', 1)
-        return json.loads(line)
+        line = bytes(self.buffer[:at])
+        del self.buffer[:at + 1]
+        return line
+
+    def line(self, timeout):
+        return json.loads(self.text(timeout))
 
     def take(self, timeout):
         message = self.line(timeout)
@@ -296,6 +303,17 @@ xenstored-port = {self.folder}/port
             except OSError:
                 return False
         wait_until(answers, 10, 'xenstored')
+
+    def restart_xenstored(self):
+        """A new one, which remembers nothing; the guests have lost it for good."""
+        self.xenstored.kill()
+        self.xenstored.wait()
+        self.store.close()
+        for name in ('socket', 'evtchn.sock'):
+            if os.path.exists(f'{self.folder}/{name}'):
+                os.unlink(f'{self.folder}/{name}')
+        self._start_xenstored()
+        self.store = Store(self.store_path)
 
     def _start_guests(self):
         self.guests_lock = threading.Lock()
