@@ -93,6 +93,18 @@ class Contract:
     def _error_name(reference):
         return reference['$ref'].removeprefix(ERRORS)
 
+    def candidates(self, schema):
+        """Values for a parameter, right ones and wrong ones, at the limits where there are any."""
+        if '$ref' in schema:
+            return self.candidates(self.document['components']['schemas'][schema['$ref'].removeprefix(SCHEMAS)])
+        values = ['', 'x', '1', 0, 1, -1, 1.5, True, False, None, [], {}, {'x': 1}, *schema.get('enum', [])]
+        values += [schema[key] + step for key in ('minimum', 'maximum') if key in schema for step in (-1, 0, 1)]
+        for part in schema.get('oneOf', []) + schema.get('allOf', []):
+            values += self.candidates(part)
+        for name, member in schema.get('properties', {}).items():
+            values += [{name: value} for value in self.candidates(member)]
+        return values
+
     def schemas(self):
         found = {}
         for name, schema in self.document['components']['schemas'].items():
@@ -100,6 +112,8 @@ class Contract:
             found['part-' + name] = closed(schema, is_part=True)
         for name, method in self.methods.items():
             found['result-' + name] = closed(method['result']['schema'])
+            for parameter in method['params']:
+                found[f"param-{name}-{parameter['name']}"] = closed(parameter['schema'])
         for name, entry in self.document['x-errors'].items():
             found['error-' + name] = closed(entry['data'])
         for kind, event in self.events.items():

@@ -32,6 +32,7 @@ class Tour:
             with self.stopped_xenstored():  # takes its time, in which the rest is done
                 self.a_migration()
                 self.guests_that_cannot_be_held()
+                self.parameters()
                 self.calls_that_are_wrong()
                 self.callers_who_may_only_read()
                 self.limits()
@@ -147,6 +148,31 @@ class Tour:
                 host.machine.set(0, 'used', 1)
                 self.refused('NotGuardable', witness, 'guard.begin', domain=domain, wait=True)
             witness.event('session.gone', wanted_target_kib=None)
+
+    def parameters(self):
+        """Each takes what the document says, up to the limits, and nothing else."""
+        needed = {'domain': 'nobody', 'session': '1-00000000', 'outcome': 'failed'}
+        with self.host() as (_, witness):
+            for name, method in self.contract.methods.items():
+                given = {parameter['name']: needed[parameter['name']] for parameter in method['params']
+                         if parameter.get('required')}
+                for parameter in method['params']:
+                    for value in self.contract.candidates(parameter['schema']):
+                        self._try_value(witness, name, parameter['name'], value, given)
+            defaults = {member: schema['default'] for member, schema in
+                        self.contract.document['components']['schemas']['PolicyMembers']['properties'].items()}
+            if witness.call('daemon.info')['policy'] != defaults:
+                raise AssertionError("the daemon's defaults are not the document's")
+
+    def _try_value(self, witness, method, parameter, value, given):
+        allowed = not self.judge.ask(name=f'param-{method}-{parameter}', value=value)
+        try:
+            witness.call(method, **{**given, parameter: value})
+            taken = True
+        except RpcError as caught:  # what does not exist was asked for rightly
+            taken = caught.code != self.contract.errors['InvalidParams']['code']
+        if taken != allowed:
+            raise AssertionError(f'{method} with {parameter} {value!r}: taken {taken}, allowed {allowed}')
 
     def calls_that_are_wrong(self):
         with self.host('[daemon]\nmax_connections = 2\n') as (host, witness):
