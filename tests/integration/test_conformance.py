@@ -9,10 +9,13 @@ import unittest
 from contextlib import contextmanager
 
 from contract import HERE, Contract, Judge, Ledger, Witness, read_document
-from fixture import HVM, QUICK, Client, Host, RpcError, wait_until
+from fixture import HVM, KIND, QUICK, Client, Host, RpcError, wait_until
 from test_asking import Agent
 
 REPLY_MAX_BYTES = 64 << 20
+
+# What takes long and has nothing to do with xenstored is done with one of the two.
+ONCE = KIND == 'c'
 
 # What cannot be provoked from outside. Whatever stands here and is seen nevertheless has to go.
 NOT_PROVOKED = {
@@ -36,7 +39,8 @@ class Tour:
                 self.calls_that_are_wrong()
                 self.callers_who_may_only_read()
                 self.limits()
-                self.no_room()
+                if ONCE:
+                    self.no_room()
                 self.daemon_that_restarts()
                 self.events_that_are_lost()
                 self.domain_that_goes_while_it_is_looked_up()
@@ -430,7 +434,9 @@ class Conformance(unittest.TestCase):
         contract, seen = tour().contract, tour().ledger.errors
         promised = {(method, error) for method, errors in contract.method_errors.items() for error in errors}
         promised |= {(None, error) for error in contract.protocol_errors}
-        self.assertEqual(promised - seen, set(NOT_PROVOKED))
+        if not ONCE:
+            promised = {(method, error) for method, error in promised if error != 'Internal'}
+        self.assertEqual(promised - seen, set(NOT_PROVOKED) & promised)
 
     def test_every_event_was_seen(self):
         self.assertEqual(tour().ledger.events, set(tour().contract.events))
