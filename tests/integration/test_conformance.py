@@ -115,16 +115,16 @@ class Tour:
 
     @staticmethod
     def _change_everything(host, witness, session, other):
-        """One session.changed of each kind that it tells of."""
-        def changed(name, member):
-            while member not in witness.event('session.changed', session=name)['now']:
+        """A session.changed for each figure; of the p2m's whereabouts and its top, whichever is seen first."""
+        def changed(name, *members):
+            while not set(members) & set(witness.event('session.changed', session=name)['now']):
                 pass
         host.machine.set(1, 'tot_pages', 65530)
         changed(session, 'tot_kib')
         host.layouts[1].set('p2m_generation', 4)
         changed(session, 'generation')
         host.layouts[1].set('max_pfn', 60000)
-        changed(session, 'p2m')
+        changed(session, 'p2m', 'top')
         host.machine.set(2, 'shared_pages', 7)
         changed(other, 'physmap')
 
