@@ -9,6 +9,7 @@
 
 #include "daemon/clock.h"
 #include "daemon/log.h"
+#include "daemon/migrate-work.h"
 #include "daemon/newcomers.h"
 #include "daemon/node.h"
 #include "daemon/record.h"
@@ -128,6 +129,9 @@ static int guard_recover_one(void *context, uint16_t domid)
         return 0;
     }
     uint16_t heir;
+    error = migrate_store_void(recovery->tools->store, domid);
+    if (error && error != -ENOTCONN)
+        log_warning("domain %u: telling its caller in xenstore failed: %s", domid, strerror(-error));
     error = gate_recover(&gate, recovery->tools, &heir);
     if (error) {
         log_error("domain %u: putting back what an earlier daemon left failed: %s", domid, strerror(-error));
@@ -344,6 +348,7 @@ static void guard_on_touched(void *context, const char *path, const char *token)
     if (strcmp(token, "introduce") == 0 || strcmp(token, "release") == 0) {
         guard_look(guard, *token == 'i');
         guard_observe_all(guard);
+        guard->callbacks.domains(guard->callbacks.context);
         return;
     }
     unsigned domid;
@@ -354,6 +359,8 @@ static void guard_on_touched(void *context, const char *path, const char *token)
         newcomers_touched(guard->newcomers, (uint16_t)domid);
     else if (letter == TARGETS_WATCH_LETTER)
         targets_touched(guard->targets, (uint16_t)domid);
+    else if (letter == MIGRATE_WATCH_LETTER)
+        guard->callbacks.asked(guard->callbacks.context, (uint16_t)domid);
     struct session *session = guard_find_domain(guard, (uint16_t)domid);
     if (!session)
         return; /* an event that was under way when its watch was removed */
@@ -392,6 +399,8 @@ static void guard_on_back(void *context)
         session_touched(session);
         session_agent_touched(session);
     }
+    if (guard->recovered)
+        guard->callbacks.back(guard->callbacks.context);
 }
 
 /* ---- observing ---- */
@@ -459,6 +468,7 @@ static void guard_observe_all(struct guard *guard)
         guard_tell(guard, (size_t)count, first, reached < last ? reached : last);
         first = reached + 1;
     }
+    guard->callbacks.observed(guard->callbacks.context);
 }
 
 static void guard_on_poll(evutil_socket_t fd, short what, void *context)
@@ -488,6 +498,7 @@ static void guard_on_glance(evutil_socket_t fd, short what, void *context)
         if (guard->live)
             timer_arm(guard->poll, guard->settings.poll_interval_ms + guard->settings.generation_interval_ms);
     }
+    guard->callbacks.observed(guard->callbacks.context);
     if (more)
         timer_arm(guard->glance, guard->settings.generation_interval_ms);
 }
@@ -517,6 +528,13 @@ static void guard_on_checked(void *context, struct session *session)
     struct guard *guard = context;
 
     guard->callbacks.checked(guard->callbacks.context, session);
+}
+
+static void guard_on_thawing(void *context, struct session *session)
+{
+    struct guard *guard = context;
+
+    guard->callbacks.thawing(guard->callbacks.context, session);
 }
 
 static void guard_on_gone(void *context, struct session *session)
@@ -584,6 +602,7 @@ int guard_new(struct guard **result, struct event_base *base, struct events *eve
         .held = guard_on_held,
         .not_held = guard_on_not_held,
         .checked = guard_on_checked,
+        .thawing = guard_on_thawing,
         .gone = guard_on_gone,
         .context = guard,
     };

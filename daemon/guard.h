@@ -32,9 +32,14 @@ struct guard_callbacks {
     void (*held)(void *context, struct session *session);
     void (*not_held)(void *context, struct session *session);
     void (*checked)(void *context, struct session *session);
+    void (*thawing)(void *context, struct session *session);
     void (*gone)(void *context, struct session *session); /* still readable, and for a while after */
-    void (*recovered)(void *context); /* the journals of an earlier daemon are put back; told once */
-    void (*changed)(void *context);   /* the number of sessions in some state */
+    void (*recovered)(void *context);             /* the journals of an earlier daemon are put back; told once */
+    void (*changed)(void *context);               /* the number of sessions in some state */
+    void (*back)(void *context);                  /* the connection to xenstored, once more, and all watches are gone */
+    void (*domains)(void *context);               /* one has come or gone */
+    void (*observed)(void *context);              /* sessions were looked at */
+    void (*asked)(void *context, uint16_t domid); /* a node with the watch letter of migrate-work.h was touched */
     void *context;
 };
 

@@ -19,6 +19,7 @@
 #include "daemon/guard.h"
 #include "daemon/log.h"
 #include "daemon/methods.h"
+#include "daemon/migrate-nodes.h"
 #include "daemon/server.h"
 #include "daemon/settings.h"
 #include "daemon/timer.h"
@@ -43,6 +44,7 @@ struct daemon {
     struct event_base *base;
     struct events *events;
     struct methods *methods;
+    struct migrate_nodes *migrate_nodes;
     struct guard *guard;
     struct server *server;
     struct event *signals[MAIN_SIGNALS];
@@ -162,7 +164,10 @@ static struct guard_settings main_guard_settings(const struct settings *settings
 
 static void main_on_held(void *context, struct session *session)
 {
-    methods_on_held(((struct daemon *)context)->methods, session);
+    struct daemon *daemon = context;
+
+    methods_on_held(daemon->methods, session);
+    migrate_nodes_on_held(daemon->migrate_nodes, session);
 }
 
 static void main_on_not_held(void *context, struct session *session)
@@ -172,21 +177,63 @@ static void main_on_not_held(void *context, struct session *session)
 
 static void main_on_checked(void *context, struct session *session)
 {
-    methods_on_checked(((struct daemon *)context)->methods, session);
+    struct daemon *daemon = context;
+
+    methods_on_checked(daemon->methods, session);
+    migrate_nodes_on_checked(daemon->migrate_nodes, session);
+}
+
+static void main_on_thawing(void *context, struct session *session)
+{
+    migrate_nodes_on_thawing(((struct daemon *)context)->migrate_nodes, session);
 }
 
 static void main_on_gone(void *context, struct session *session)
 {
-    methods_on_gone(((struct daemon *)context)->methods, session);
+    struct daemon *daemon = context;
+
+    methods_on_gone(daemon->methods, session);
+    migrate_nodes_on_gone(daemon->migrate_nodes, session);
+}
+
+static void main_on_back(void *context)
+{
+    migrate_nodes_on_back(((struct daemon *)context)->migrate_nodes);
+}
+
+static void main_on_domains(void *context)
+{
+    migrate_nodes_on_domains(((struct daemon *)context)->migrate_nodes);
+}
+
+static void main_on_observed(void *context)
+{
+    migrate_nodes_on_observed(((struct daemon *)context)->migrate_nodes);
+}
+
+static void main_on_asked(void *context, uint16_t domid)
+{
+    migrate_nodes_on_touched(((struct daemon *)context)->migrate_nodes, domid);
+}
+
+/* All is put back, and those who can only read of it in xenstore can read it there. */
+static bool main_is_done(const struct daemon *daemon)
+{
+    return guard_live(daemon->guard) == 0 && migrate_nodes_are_settled(daemon->migrate_nodes);
+}
+
+static void main_on_settled(void *context)
+{
+    struct daemon *daemon = context;
+
+    if (daemon->stopping && main_is_done(daemon))
+        event_base_loopexit(daemon->base, NULL);
 }
 
 static void main_on_changed(void *context)
 {
-    struct daemon *daemon = context;
-
-    main_tell_status(daemon);
-    if (daemon->stopping && guard_live(daemon->guard) == 0)
-        event_base_loopexit(daemon->base, NULL);
+    main_tell_status(context);
+    main_on_settled(context);
 }
 
 static int main_listen_fd(void)
@@ -227,6 +274,7 @@ static void main_on_recovered(void *context)
         return;
     }
     methods_set_server(daemon->methods, daemon->server);
+    migrate_nodes_start(daemon->migrate_nodes);
     events_emit(daemon->events, "daemon.started", json_pack("{s:s}", "version", PACKAGE_VERSION));
     log_info("p2mguardd " PACKAGE_VERSION " ready on %s", options.listen_fd < 0 ? options.path : "systemd's socket");
     sd_notify(0, "READY=1");
@@ -257,8 +305,9 @@ static void main_on_stop(evutil_socket_t fd, short what, void *context)
     sd_notify(0, "STOPPING=1");
     log_info("stopping: putting everything back");
     events_emit(daemon->events, "daemon.stopping", json_object());
+    migrate_nodes_stop(daemon->migrate_nodes);
     guard_stop_all(daemon->guard, P2MG_REASON_SHUTDOWN);
-    if (guard_live(daemon->guard) == 0)
+    if (main_is_done(daemon))
         event_base_loopexit(daemon->base, NULL);
     else
         event_add(daemon->stop_timer, &limit);
@@ -329,9 +378,14 @@ static int main_set_up(struct daemon *daemon)
     struct guard_callbacks callbacks = {.held = main_on_held,
                                         .not_held = main_on_not_held,
                                         .checked = main_on_checked,
+                                        .thawing = main_on_thawing,
                                         .gone = main_on_gone,
                                         .recovered = main_on_recovered,
                                         .changed = main_on_changed,
+                                        .back = main_on_back,
+                                        .domains = main_on_domains,
+                                        .observed = main_on_observed,
+                                        .asked = main_on_asked,
                                         .context = daemon};
     struct guard_settings settings = main_guard_settings(&daemon->settings);
 
@@ -342,6 +396,8 @@ static int main_set_up(struct daemon *daemon)
         return -ENOMEM;
     }
     int error = methods_new(&daemon->methods, daemon->base, daemon->events, &daemon->settings);
+    if (!error)
+        error = migrate_nodes_new(&daemon->migrate_nodes, daemon->base, &daemon->settings, main_on_settled, daemon);
     if (error) {
         log_error("out of memory");
         return error;
@@ -353,15 +409,17 @@ static int main_set_up(struct daemon *daemon)
         return error;
     }
     methods_set_guard(daemon->methods, daemon->guard);
+    migrate_nodes_set_guard(daemon->migrate_nodes, daemon->guard);
     return 0;
 }
 
-/* The server first: nobody is to see the rest going down. The guard before the methods its worker's answers go to. */
+/* The server first: nobody is to see the rest going down. The guard before those that its worker's answers go to. */
 static void main_tear_down(struct daemon *daemon)
 {
     server_free(daemon->server);
     guard_free(daemon->guard);
     methods_free(daemon->methods);
+    migrate_nodes_free(daemon->migrate_nodes);
     events_free(daemon->events);
     for (int i = 0; i < MAIN_SIGNALS; i++)
         timer_free(daemon->signals[i]);

@@ -161,6 +161,7 @@ void action_thaw(struct session *session)
     session_unmap(session);
     record_emit(session, "session.thawing", "{s:s,s:s}", "reason", p2mg_reason_name(session->ending), "outcome",
                 p2mg_outcome_name(session->outcome));
+    session->host->thawing(session->host->context, session);
     action_restore(session);
 }
 

@@ -420,18 +420,12 @@ static void session_look_closely(struct session *session, struct session_figures
     now->structure = session->surveyed.digest;
 }
 
-struct verdict session_judge(struct session *session, bool silent, bool binding, struct verdict_facts *facts,
-                             struct session_figures *now)
+static struct verdict_facts session_facts(const struct session *session)
 {
-    *now = (struct session_figures){.time_ms = clock_wall_ms(), .target_kib = session->report.target_kib};
-    session_read_sizes(session, now);
-    if (session->step == STEP_HELD)
-        session_look_closely(session, now);
     int64_t gap_ms = session->step == STEP_HELD ? clock_now_ms() - session->seen_ms : 0;
-    bool compared = session->step == STEP_HELD && !session_is_over(session);
-    bool blind = session->p2m_missing || (session->p2m && !session->baseline.has_structure) ||
-                 (compared && session->baseline.has_physmap && !now->has_physmap);
-    *facts = (struct verdict_facts){
+    bool blind = session->p2m_missing || (session->p2m && !session->baseline.has_structure);
+
+    return (struct verdict_facts){
         .state = session_state(session),
         .ended_by = session->ending,
         .tot_pages_changed = session->changed[CHANGE_TOT_PAGES],
@@ -441,13 +435,33 @@ struct verdict session_judge(struct session *session, bool silent, bool binding,
         .agent_thawed = session->changed[CHANGE_AGENT],
         .gate_opened = session->gate_opened,
         .unwatched = session->unwatched,
-        .store_unreachable = silent || session->store_unreachable,
+        .store_unreachable = session->store_unreachable,
         .structure_unreadable = blind || session->structure_unreadable,
         .longest_gap_ms = gap_ms > session->longest_gap_ms ? gap_ms : session->longest_gap_ms,
         .max_gap_ms = session->host->max_gap_ms,
         .attempt = session->attempt,
         .attempts = session->options.policy.attempts,
     };
+}
+
+struct verdict session_known_verdict(const struct session *session)
+{
+    struct verdict_facts facts = session_facts(session);
+
+    return verdict_judge(&facts);
+}
+
+struct verdict session_judge(struct session *session, bool silent, bool binding, struct verdict_facts *facts,
+                             struct session_figures *now)
+{
+    *now = (struct session_figures){.time_ms = clock_wall_ms(), .target_kib = session->report.target_kib};
+    session_read_sizes(session, now);
+    if (session->step == STEP_HELD)
+        session_look_closely(session, now);
+    bool compared = session->step == STEP_HELD && !session_is_over(session);
+    *facts = session_facts(session);
+    facts->store_unreachable |= silent;
+    facts->structure_unreadable |= compared && session->baseline.has_physmap && !now->has_physmap;
     struct verdict verdict = verdict_judge(facts);
     if (binding)
         session_start_grace(session, verdict.verdict);

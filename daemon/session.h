@@ -85,6 +85,7 @@ struct session_host {
     void (*held)(void *context, struct session *session);     /* reached held */
     void (*not_held)(void *context, struct session *session); /* left freezing without reaching it */
     void (*checked)(void *context, struct session *session); /* a look at the gate asked for with session_check ended */
+    void (*thawing)(void *context, struct session *session); /* is about to put everything back */
     void (*gone)(void *context, struct session *session);    /* all is put back; may be freed from here on */
     void *context;
 };
@@ -132,6 +133,7 @@ struct session_agent {
 struct session_options {
     struct p2mg_policy policy;
     enum p2mg_hold hold;
+    bool from_xenstore;              /* who asked has no connection, process or user that we could know of */
     uint64_t connection;             /* the client's, when the hold is its */
     char caller[SESSION_CALLER_MAX]; /* what it calls itself; "" = nothing */
     pid_t pid;
@@ -247,6 +249,9 @@ void session_check(struct session *session);
  */
 struct verdict session_judge(struct session *session, bool silent, bool binding, struct verdict_facts *facts,
                              struct session_figures *now);
+
+/* The verdict on what has been seen so far: asks nobody, and binds nobody. */
+struct verdict session_known_verdict(const struct session *session);
 
 enum p2mg_state session_state(const struct session *session);
 

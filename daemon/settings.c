@@ -42,6 +42,7 @@ void settings_init(struct settings *settings)
     settings->socket_group = (gid_t)-1;
     settings->socket_mode = 0660;
     settings->log_level = LOG_INFO;
+    settings->xenstore_callers = true;
     for (size_t i = 0; i < SETTINGS_NUMBERS; i++)
         memcpy((char *)settings + settings_numbers[i].offset, &settings_numbers[i].standard, sizeof(int64_t));
     p2mg_policy_init(&settings->policy);
@@ -94,6 +95,14 @@ static int settings_take_mode(struct settings_reader *reader, const char *value)
     return 1;
 }
 
+static int settings_take_bool(struct settings_reader *reader, const char *name, const char *value, bool *flag)
+{
+    if (strcmp(value, "yes") != 0 && strcmp(value, "no") != 0)
+        return settings_refuse(reader, "%s is '%s', expected yes or no", name, value);
+    *flag = *value == 'y';
+    return 1;
+}
+
 static int settings_take_daemon(struct settings_reader *reader, const char *name, const char *value)
 {
     if (strcmp(name, "socket") == 0) {
@@ -111,6 +120,8 @@ static int settings_take_daemon(struct settings_reader *reader, const char *name
             return settings_refuse(reader, "log_level is '%s', expected " LOG_LEVEL_NAMES, value);
         return 1;
     }
+    if (strcmp(name, "xenstore_callers") == 0)
+        return settings_take_bool(reader, name, value, &reader->next.xenstore_callers);
     for (size_t i = 0; i < SETTINGS_NUMBERS; i++) {
         const struct settings_number *number = &settings_numbers[i];
         if (strcmp(name, number->name) == 0)

@@ -8,6 +8,7 @@
 #ifndef P2MGUARD_SETTINGS_H
 #define P2MGUARD_SETTINGS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -25,6 +26,7 @@ struct settings {
     int64_t max_gap_ms;
     int64_t max_sessions;
     int64_t max_connections;
+    bool xenstore_callers; /* migrate-nodes.h serves them */
     struct p2mg_policy policy;
 };
 

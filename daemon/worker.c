@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -100,12 +101,29 @@ static void worker_post_notice(struct worker *worker, enum notice_kind what, con
     handover_wake_loop(&worker->handover);
 }
 
+/* Makes a folder's token that of one node in it. False when the event is not about a node of such a name. */
+static bool worker_narrow_token(const char *path, char *token, size_t size)
+{
+    size_t length = strlen(token + 1);
+    char letter = *token, *end;
+
+    if (strncmp(path, token + 1, length) != 0 || path[length] != '/')
+        return false;
+    const char *name = path + length + 1;
+    unsigned long domid = strtoul(name, &end, 10);
+    if (*name < '0' || *name > '9' || (*name == '0' && name[1]) || *end || domid > UINT16_MAX)
+        return false;
+    snprintf(token, size, "%c%lu", letter, domid);
+    return true;
+}
+
 static void worker_drain_events(struct worker *worker)
 {
     char path[STORE_PATH_MAX], token[64];
 
     while (store_next_event(worker->tools.store, path, sizeof(path), token, sizeof(token)) == 1)
-        worker_post_notice(worker, NOTICE_TOUCHED, path, token);
+        if (token[0] == '\0' || token[1] != '/' || worker_narrow_token(path, token, sizeof(token)))
+            worker_post_notice(worker, NOTICE_TOUCHED, path, token);
 }
 
 /* Keeps `connected` true to the facts, and tells the loop when it changes. */
