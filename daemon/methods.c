@@ -424,7 +424,7 @@ static struct session *methods_session(struct methods *methods, struct rpc_call 
 static void waiter_give_verdict(struct rpc_call *call, struct session *session, bool final, bool store_silent)
 {
     struct verdict_facts facts;
-    struct session_figures now;
+    struct sight_figures now;
     struct verdict verdict = session_judge(session, store_silent, rpc_call_peer(call)->may_change, &facts, &now);
 
     if (final)

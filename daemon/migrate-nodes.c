@@ -133,7 +133,7 @@ static void migrate_update(struct migrate_nodes *nodes, struct migrate_node *nod
 {
     char text[MIGRATE_ANSWER_MAX];
     struct verdict_facts facts;
-    struct session_figures now;
+    struct sight_figures now;
 
     if ((node->looking || node->removing) && !at_once)
         return;
@@ -501,7 +501,7 @@ void migrate_nodes_on_checked(struct migrate_nodes *nodes, struct session *sessi
 {
     struct migrate_node *node = migrate_find(nodes, session);
     struct verdict_facts facts;
-    struct session_figures now;
+    struct sight_figures now;
 
     if (!node || !node->checking)
         return;

@@ -62,7 +62,7 @@ json_t *record_place(const struct sharedinfo *info)
                      record_address(info->pfn_to_mfn_frame_list_list));
 }
 
-json_t *record_physmap(const struct session_figures *figures, uint64_t page_kib)
+json_t *record_physmap(const struct sight_figures *figures, uint64_t page_kib)
 {
     if (!figures->has_physmap)
         return json_null();
@@ -71,7 +71,7 @@ json_t *record_physmap(const struct session_figures *figures, uint64_t page_kib)
                      record_number(figures->shared_kib), "paged_kib", record_number(figures->paged_kib));
 }
 
-json_t *record_figures(const struct session_figures *figures, uint64_t page_kib)
+json_t *record_figures(const struct sight_figures *figures, uint64_t page_kib)
 {
     bool has_generation = figures->has_info && figures->info.p2m_cr3;
 
@@ -163,11 +163,12 @@ json_t *record_session(const struct session *session)
         "offset_kib", session->rest.learned ? json_integer(session->rest.offset_kib) : json_null(), "cap_kib",
         record_kib_or_null(journal->cap_kib, session->gate.taken), "max_kib",
         record_kib_or_null(journal->max_kib, session->gate.taken), "baseline",
-        session->has_baseline ? record_figures(&session->baseline, record_page_kib(session)) : json_null(), "tot_kib",
-        (json_int_t)(session->seen.tot_pages * record_page_kib(session)), "suspended", (int)session->seen.suspended,
-        "changes", (json_int_t)session->changes, "generation_changes", record_number(session->generation_steps / 2),
-        "longest_gap_ms", (json_int_t)session->longest_gap_ms, "applied_to",
-        session->applied_to ? json_integer(session->applied_to) : json_null(), "agent", session_agent_record(session));
+        session->has_baseline ? record_figures(&session->sight.baseline, record_page_kib(session)) : json_null(),
+        "tot_kib", (json_int_t)(session->sight.seen.tot_pages * record_page_kib(session)), "suspended",
+        (int)session->sight.seen.suspended, "changes", (json_int_t)session->sight.changes, "generation_changes",
+        record_number(session->sight.generation_steps / 2), "longest_gap_ms", (json_int_t)session->sight.longest_gap_ms,
+        "applied_to", session->applied_to ? json_integer(session->applied_to) : json_null(), "agent",
+        session_agent_record(session));
 
     if (!object || !sizes || json_object_update_missing(object, sizes) < 0) {
         json_decref(object);
@@ -191,7 +192,7 @@ static json_t *record_against(const struct verdict_facts *facts)
     return list;
 }
 
-static json_t *record_now(const struct session *session, const struct session_figures *now)
+static json_t *record_now(const struct session *session, const struct sight_figures *now)
 {
     bool closed = session->gate.taken && !session->gate.open && session_state(session) == P2MG_STATE_HELD;
     json_t *figures = record_figures(now, record_page_kib(session));
@@ -204,15 +205,15 @@ static json_t *record_now(const struct session *session, const struct session_fi
 }
 
 json_t *record_verdict(const struct session *session, const struct verdict *verdict, const struct verdict_facts *facts,
-                       const struct session_figures *now, bool final)
+                       const struct sight_figures *now, bool final)
 {
     return json_pack(
         "{s:s,s:s,s:s,s:s,s:o,s:s,s:I,s:I,s:b,s:o,s:o,s:I,s:I,s:o,s:o}", "session", session->id, "verdict",
         p2mg_verdict_name(verdict->verdict), "reason", p2mg_reason_name(verdict->reason), "text",
         p2mg_reason_text(verdict->reason), "against", record_against(facts), "phase", final ? "final" : "precopy",
         "attempt", (json_int_t)session->attempt, "attempts", (json_int_t)session->options.policy.attempts, "suspended",
-        (int)session->seen.suspended, "baseline",
-        session->has_baseline ? record_figures(&session->baseline, record_page_kib(session)) : json_null(), "now",
+        (int)session->sight.seen.suspended, "baseline",
+        session->has_baseline ? record_figures(&session->sight.baseline, record_page_kib(session)) : json_null(), "now",
         record_now(session, now), "longest_gap_ms", (json_int_t)facts->longest_gap_ms, "max_gap_ms",
         (json_int_t)facts->max_gap_ms, "deferred_target_kib", record_deferred(session), "backoff_ms",
         verdict->verdict == P2MG_VERDICT_RETRY ? json_integer(session_backoff_ms(session, session->attempt + 1))

@@ -16,16 +16,16 @@ json_t *record_agent(const struct agent_view *view);
 
 json_t *record_session(const struct session *session);
 json_t *record_verdict(const struct session *session, const struct verdict *verdict, const struct verdict_facts *facts,
-                       const struct session_figures *now, bool final);
+                       const struct sight_figures *now, bool final);
 json_t *record_policy(const struct p2mg_policy *policy);
-json_t *record_figures(const struct session_figures *figures, uint64_t page_kib);
+json_t *record_figures(const struct sight_figures *figures, uint64_t page_kib);
 json_t *record_p2m(const struct survey_result *survey);
 
 /* Parts of them. A number that a guest writes is capped at what JSON can hold, 2^63 - 1. */
 json_t *record_number(uint64_t number);
 json_t *record_digest(uint64_t digest);
 json_t *record_place(const struct sharedinfo *info);
-json_t *record_physmap(const struct session_figures *figures, uint64_t page_kib);
+json_t *record_physmap(const struct sight_figures *figures, uint64_t page_kib);
 
 /* The deferred target as a number, or null; and the target that will be put back, null until one has been read. */
 json_t *record_deferred(const struct session *session);

@@ -38,8 +38,8 @@ static uint64_t session_plan_pin(struct session *session)
 {
     if (!session->rest.pinned)
         session_emit_gated(session);
-    return rest_plan_pin(&session->rest, session_tot_kib(session), strtoull(session->gate.journal.target, NULL, 10),
-                         session->videoram_kib);
+    return rest_plan_pin(&session->rest, sight_tot_kib(&session->sight),
+                         strtoull(session->gate.journal.target, NULL, 10), session->videoram_kib);
 }
 
 /* Shows the guest a pin made for its present size; growth beyond that size is refused from now on. */
@@ -49,7 +49,7 @@ void action_expose(struct session *session)
 
     record_emit(session, "session.pinned", "{s:I}", "pin_kib", (json_int_t)pin_kib);
     session->moved_ms = clock_now_ms();
-    session_submit(session, OPERATION_SYNC, pin_kib, true, session->seen.tot_pages);
+    session_submit(session, OPERATION_SYNC, pin_kib, true, session->sight.seen.tot_pages);
 }
 
 /* Every write of somebody else's, and every change of the pin, starts the window anew. */
@@ -85,14 +85,14 @@ void action_baseline(struct session *session)
 {
     if (!session->rest.pinned)
         session_plan_pin(session);
-    session_begin_baseline(session);
-    session_submit(session, OPERATION_SYNC, rest_pin_for(&session->rest, session->baseline.tot_kib), false,
-                   session->seen.tot_pages);
+    sight_begin_baseline(&session->sight);
+    session_submit(session, OPERATION_SYNC, rest_pin_for(&session->rest, session->sight.baseline.tot_kib), false,
+                   session->sight.seen.tot_pages);
 }
 
 void action_survey(struct session *session)
 {
-    if (session_survey(session) == 0)
+    if (sight_survey(&session->sight) == 0)
         session_handle(session, EVENT_SURVEYED);
     else
         session_order_survey(session);
@@ -110,7 +110,7 @@ void action_hold(struct session *session)
     if (session->rest.learned)
         domains_learn_offset(session->host->domains, session->gate.journal.uuid, session->rest.offset_kib);
     record_emit(session, "session.held", "{s:o,s:I,s:I,s:o}", "baseline",
-                record_figures(&session->baseline, session_page_kib(session)), "after_ms",
+                record_figures(&session->sight.baseline, sight_page_kib(&session->sight)), "after_ms",
                 (json_int_t)(now_ms - session->freezing_since_ms), "attempt", (json_int_t)session->attempt,
                 "offset_kib", session->rest.learned ? json_integer(session->rest.offset_kib) : json_null());
     session->host->held(session->host->context, session);
@@ -158,7 +158,7 @@ void action_restore(struct session *session)
 void action_thaw(struct session *session)
 {
     session_quiet_timers(session);
-    session_unmap(session);
+    sight_unmap(&session->sight);
     record_emit(session, "session.thawing", "{s:s,s:s}", "reason", p2mg_reason_name(session->ending), "outcome",
                 p2mg_outcome_name(session->outcome));
     session->host->thawing(session->host->context, session);
@@ -194,10 +194,11 @@ void action_time_out(struct session *session)
 
 void action_fail_unreadable(struct session *session)
 {
-    const struct survey_result *surveyed = &session->surveyed;
+    const struct survey_result *surveyed = &session->sight.surveyed;
 
     log_warning("session %s: the guest's p2m cannot be read: %s", session->id,
-                session->p2m_missing ? "its shared info page cannot be mapped" : p2m_problem_text(surveyed->problem));
+                session->sight.p2m_missing ? "its shared info page cannot be mapped"
+                                           : p2m_problem_text(surveyed->problem));
     session_fail(session, P2MG_REASON_STRUCTURE_UNREADABLE);
 }
 
@@ -246,7 +247,7 @@ bool guard_gate_was_open(struct session *session)
 /* Evaluated once for a guest that has stood still; judging also learns. */
 bool guard_is_at_rest(struct session *session)
 {
-    return rest_judge(&session->rest, session_tot_kib(session));
+    return rest_judge(&session->rest, sight_tot_kib(&session->sight));
 }
 
 /* Nothing moved while the baseline was being taken, and the driver does not say that it is at work. */
@@ -255,22 +256,22 @@ bool guard_baseline_holds(struct session *session)
     if (guard_needs_gate_only(session))
         return !session->report.reopened;
     return !session->report.balloon_active && !session->report.reopened && session_agent_holds(session) &&
-           session->report.tot_pages * session_page_kib(session) == session->baseline.tot_kib;
+           session->report.tot_pages * sight_page_kib(&session->sight) == session->sight.baseline.tot_kib;
 }
 
 /* The guest changed its size while its p2m was surveyed. */
 bool guard_size_moved(struct session *session)
 {
-    return !guard_needs_gate_only(session) && session_tot_kib(session) != session->baseline.tot_kib;
+    return !guard_needs_gate_only(session) && sight_tot_kib(&session->sight) != session->sight.baseline.tot_kib;
 }
 
 /* Evaluated once for each survey; it also becomes part of the baseline. */
 bool guard_survey_stands(struct session *session)
 {
-    return session_take_baseline_survey(session);
+    return sight_take_baseline_survey(&session->sight);
 }
 
 bool guard_survey_may_pass(struct session *session)
 {
-    return session_survey_may_pass(session);
+    return sight_survey_may_pass(&session->sight);
 }

@@ -109,7 +109,7 @@ void session_agent_hear(struct session *session, const struct agent_view *view)
     agent->view.answer = view->answer;
     agent->was_frozen |= session_agent_is_frozen(session);
     if (session->step == STEP_HELD && session->has_baseline && !session_agent_holds(session))
-        session->changed[CHANGE_AGENT] = true;
+        session->sight.changed[CHANGE_AGENT] = true;
     if (same)
         return;
     session_agent_tell(session);

@@ -53,7 +53,7 @@ void session_order_survey(struct session *session)
     }
     order->order.work.done = session_order_done;
     order->order.domid = session->gate.journal.domid;
-    order->order.p2m = session->p2m;
+    order->order.p2m = session->sight.p2m;
     order->session = session;
     session->away = true;
     surveyor_submit(session->host->surveyor, &order->order);

@@ -88,14 +88,15 @@ static void session_end_check(struct session *session)
 static bool session_looks_again(const struct session *session)
 {
     for (unsigned i = 0; i < CHANGE_COUNT; i++)
-        if (session->changed[i])
+        if (session->sight.changed[i])
             return false;
-    return !session_survey_stands(session) && session_survey_may_pass(session) && session->check_tries < SESSION_LOOKS;
+    return !sight_survey_stands(&session->sight) && sight_survey_may_pass(&session->sight) &&
+           session->check_tries < SESSION_LOOKS;
 }
 
 static void session_take_in_survey(struct session *session)
 {
-    session_compare_survey(session);
+    sight_compare_survey(&session->sight);
     if (!session->check_running)
         return;
     if (session_looks_again(session)) {
@@ -110,7 +111,7 @@ static void session_go_on_checking(struct session *session)
 {
     if (session->step != STEP_HELD)
         session_end_check(session);
-    else if (session_survey(session) == 0)
+    else if (sight_survey(&session->sight) == 0)
         session_take_in_survey(session);
     else
         session_order_survey(session);
@@ -159,7 +160,7 @@ void session_order_done(struct work *work)
     enum session_event event = session_prefer_stop(session, EVENT_SURVEYED);
 
     session->away = false;
-    session_take_survey(session, order->order.error, &order->order.result);
+    sight_take_survey(&session->sight, order->order.error, &order->order.result);
     free(order);
     if (event == EVENT_SURVEYED && session->step == STEP_HELD)
         session_take_in_survey(session);
@@ -401,7 +402,7 @@ static void session_name_itself(struct session *session)
 
     if (getrandom(&number, sizeof(number), 0) != sizeof(number))
         number = (uint32_t)clock_wall_ms();
-    snprintf(session->id, sizeof(session->id), "%u-%08" PRIx32, session->seen.domid, number);
+    snprintf(session->id, sizeof(session->id), "%u-%08" PRIx32, session->sight.seen.domid, number);
 }
 
 int session_new(struct session **result, struct session_host *host, const struct hypervisor_domain *domain,
@@ -413,11 +414,11 @@ int session_new(struct session **result, struct session_host *host, const struct
         return -ENOMEM;
     session->host = host;
     session->options = *options;
-    session->seen = *domain;
+    sight_init(&session->sight, host->hypervisor, host->survey, session_tell_change, domain);
     session->step = STEP_GATING;
     session->attempt = 1;
     session->held_after_ms = -1;
-    session->begun_ms = session->seen_ms = session->moved_ms = clock_now_ms();
+    session->begun_ms = session->moved_ms = clock_now_ms();
     session->begun_wall_ms = clock_wall_ms();
     session_name_itself(session);
     session->gate.journal.domid = domain->domid;
@@ -429,7 +430,7 @@ int session_new(struct session **result, struct session_host *host, const struct
         return -ENOMEM;
     }
     session_map(session);
-    record_emit(session, "session.begun", "{s:I,s:s,s:I,s:I}", "tot_kib", (json_int_t)session_tot_kib(session),
+    record_emit(session, "session.begun", "{s:I,s:s,s:I,s:I}", "tot_kib", (json_int_t)sight_tot_kib(&session->sight),
                 "require", p2mg_require_name(options->policy.require), "pid", (json_int_t)options->pid, "uid",
                 (json_int_t)options->uid);
     session_begin_freezing(session);
@@ -448,7 +449,7 @@ void session_free(struct session *session)
     timer_free(session->end_timer);
     timer_free(session->grace_timer);
     session_agent_free_timers(session);
-    session_unmap(session);
+    sight_unmap(&session->sight);
     free(session);
 }
 

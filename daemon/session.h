@@ -22,7 +22,7 @@
 #include "daemon/gate.h"
 #include "daemon/hypervisor.h"
 #include "daemon/rest.h"
-#include "daemon/survey.h"
+#include "daemon/sight.h"
 #include "daemon/surveyor.h"
 #include "daemon/verdict.h"
 #include "daemon/worker.h"
@@ -90,31 +90,6 @@ struct session_host {
     void *context;
 };
 
-/* What a guest is like at the baseline, or now. */
-struct session_figures {
-    uint64_t tot_kib;
-    uint64_t target_kib;
-    bool has_info; /* PV: where the p2m is, and its generation */
-    struct sharedinfo info;
-    bool has_structure; /* PV: the p2m's pages could be read */
-    uint64_t structure; /* one number for all of them ... */
-    uint64_t top;       /* ... and for those near the root */
-    bool has_physmap;   /* HVM and PVH */
-    struct hypervisor_physmap physmap;
-    uint64_t shared_kib, paged_kib; /* of tot_kib */
-    int64_t time_ms;                /* UNIX time */
-};
-
-/* What can change while a guest is held, in the order of the reasons that it makes. */
-enum session_change {
-    CHANGE_TOT_PAGES,
-    CHANGE_GENERATION,
-    CHANGE_STRUCTURE,
-    CHANGE_PHYSMAP,
-    CHANGE_AGENT, /* where it is required: it was not frozen all the time */
-    CHANGE_COUNT
-};
-
 /* The guest's agent, as far as this session is concerned. */
 struct session_agent {
     bool asked;             /* ever */
@@ -153,15 +128,8 @@ struct session {
     uint64_t videoram_kib;
     struct session_agent agent;
 
-    struct hypervisor_p2m *p2m;    /* NULL when the guest has none, and while thawing */
-    bool p2m_missing;              /* a PV guest whose shared info page cannot be mapped */
-    struct survey_kept kept;       /* pages of its p2m that stay mapped */
-    struct survey_result surveyed; /* the last survey of all of it ... */
-    int survey_error;              /* ... that there was, unless this is set */
-    bool too_large;                /* for the loop to survey */
-    struct hypervisor_domain seen; /* the last observation */
-    int64_t seen_ms;               /* when that was */
-    int64_t moved_ms;              /* when tot_pages last changed, or the pin was shown */
+    struct sight sight; /* what is seen of the guest, and its baseline once there is one */
+    int64_t moved_ms;   /* when tot_pages last changed, or the pin was shown */
 
     int64_t begun_ms, begun_wall_ms;
     uint64_t steady_kib;       /* the target as the watch on it knew it when the session began ... */
@@ -170,25 +138,15 @@ struct session {
     int64_t held_after_ms;     /* from begin to the first hold; -1 before */
     int64_t attempt;
     bool has_baseline;
-    struct session_figures baseline;
-    bool changed[CHANGE_COUNT];            /* since the baseline */
-    bool gate_opened, unwatched;           /* since the baseline */
-    bool store_unreachable;                /* at the last look */
-    bool structure_unreadable;             /* at the last look */
-    int64_t glanced_ms;                    /* when the generation was last read */
-    int64_t longest_gap_ms;                /* since the baseline */
-    struct session_figures told;           /* what subscribers were told last ... */
-    int64_t told_ms[CHANGE_COUNT];         /* ... and when: a guest may change all the time */
-    uint64_t changes;                      /* observations of tot_pages that differed, since the first hold */
-    uint64_t generation, generation_steps; /* last read; how far it has counted while held */
+    bool gate_opened, unwatched; /* since the baseline */
+    bool store_unreachable;      /* at the last look */
 
     enum p2mg_reason ending; /* why it failed, thaws or is gone */
     enum p2mg_outcome outcome;
     uint16_t heir;       /* a new domain of the guest's on this host, being migrated to; 0 = none seen */
     uint16_t applied_to; /* the new domain that was given the wanted target; 0 = none */
     bool failed;
-    bool torn_down; /* suspended, and losing its pages: the toolstack has done with the domain */
-    bool leaving;   /* renamed to NAME--migratedaway: the guest runs elsewhere, the domain is about to go */
+    bool leaving; /* renamed to NAME--migratedaway: the guest runs elsewhere, the domain is about to go */
 
     bool away;                  /* a job is at the worker, or an order at the surveyor */
     unsigned pending;           /* bits of events that came meanwhile */
@@ -248,7 +206,7 @@ void session_check(struct session *session);
  * period when it is a retry. `facts` is what the verdict rests on, `now` what was found.
  */
 struct verdict session_judge(struct session *session, bool silent, bool binding, struct verdict_facts *facts,
-                             struct session_figures *now);
+                             struct sight_figures *now);
 
 /* The verdict on what has been seen so far: asks nobody, and binds nobody. */
 struct verdict session_known_verdict(const struct session *session);

@@ -144,11 +144,14 @@ static struct session *make_session(struct flock *flock, unsigned domid)
     session->freeze_timer = evtimer_new(flock->host.base, nothing, session);
     session->end_timer = evtimer_new(flock->host.base, nothing, session);
     session->grace_timer = evtimer_new(flock->host.base, nothing, session);
-    session->p2m = map_guest(flock->host.hypervisor, domid, &session->seen);
-    session->kept.hypervisor = flock->host.hypervisor;
-    session->kept.domid = (uint16_t)domid;
-    session_begin_baseline(session);
-    if (session_survey(session))
+    struct hypervisor_domain domain;
+    struct hypervisor_p2m *p2m = map_guest(flock->host.hypervisor, domid, &domain);
+    sight_init(&session->sight, flock->host.hypervisor, flock->host.survey, session_tell_change, &domain);
+    session->sight.p2m = p2m;
+    session->sight.kept.hypervisor = flock->host.hypervisor;
+    session->sight.kept.domid = (uint16_t)domid;
+    sight_begin_baseline(&session->sight);
+    if (sight_survey(&session->sight))
         die("a survey");
     session_finish_baseline(session);
     return session;
@@ -176,7 +179,7 @@ static double bare_loads(const struct flock *flock)
 
     for (unsigned round = 0; round < GLANCES; round++)
         for (unsigned i = 0; i < SESSIONS; i++) {
-            uint64_t frame = machine->slots[flock->sessions[i]->seen.domid].shared_info_frame;
+            uint64_t frame = machine->slots[flock->sessions[i]->sight.seen.domid].shared_info_frame;
             sum += ((volatile uint64_t *)words(frame))[P2M_GENERATION / 8];
         }
     double each_us = (now_us() - started) / GLANCES;
@@ -200,7 +203,7 @@ static double verdict_surveys(const struct flock *flock)
     double started = now_us();
 
     for (unsigned i = 0; i < SESSIONS; i++)
-        if (session_survey(flock->sessions[i]) || !session_survey_stands(flock->sessions[i]))
+        if (sight_survey(&flock->sessions[i]->sight) || !sight_survey_stands(&flock->sessions[i]->sight))
             die("a survey");
     return (now_us() - started) / SESSIONS;
 }
@@ -222,7 +225,7 @@ static void bench_sessions(struct hypervisor *hypervisor)
            SESSIONS, poll_us, poll_us * 100 / 1e4, poll_us / bare_us, bare_us);
     printf("full structure, 256 MiB guest    %8.1f us   from pages that stay mapped\n", median(survey));
     printf("memory per session               %8zu B    of the heap, plus %u pages mapped\n", flock.bytes / SESSIONS,
-           flock.sessions[0]->kept.count + 1);
+           flock.sessions[0]->sight.kept.count + 1);
 }
 
 /* ---- one large guest ---- */
