@@ -170,6 +170,42 @@ static int command_domains(struct ctl *ctl, int argc, char **argv)
     return CTL_OK;
 }
 
+static void migrations_row(const json_t *migration)
+{
+    char tot[CTL_TEXT], duration[CTL_TEXT];
+    const char *outcome = ctl_string(migration, "outcome"), *verdict = ctl_string(migration, "verdict");
+
+    printf("%6" PRId64 "  %-20s %8" PRId64 " %-9s %10s %12s %-9s %-8s %s\n", ctl_integer(migration, "domid", 0),
+           ctl_string(migration, "name"), ctl_integer(migration, "pid", 0), ctl_string(migration, "state"),
+           ctl_duration(duration, ctl_integer(migration, "duration_ms", -1)),
+           ctl_size(tot, json_object_get(migration, "tot_kib")), *outcome ? outcome : "-", *verdict ? verdict : "-",
+           ctl_string(migration, "reason"));
+}
+
+static int command_migrations(struct ctl *ctl, int argc, char **argv)
+{
+    json_t *result, *migration;
+    size_t i;
+    (void)argc, (void)argv;
+
+    int status = ctl_call(ctl, "migration.list", NULL, &result);
+    if (status)
+        return status;
+    json_t *migrations = json_object_get(result, "migrations"), *ended = json_object_get(result, "ended");
+    if (ctl->json) {
+        ctl_print_json(result);
+    } else if (json_array_size(migrations) + json_array_size(ended) == 0) {
+        puts("no migration has been seen that nobody announced");
+    } else {
+        printf("%6s  %-20s %8s %-9s %10s %12s %-9s %-8s %s\n", "DOMID", "NAME", "PID", "STATE", "DURATION", "SIZE",
+               "OUTCOME", "VERDICT", "REASON");
+        json_array_foreach(ended, i, migration) migrations_row(migration);
+        json_array_foreach(migrations, i, migration) migrations_row(migration);
+    }
+    json_decref(result);
+    return CTL_OK;
+}
+
 /* ---- verdict ---- */
 
 static int verdict_status(const json_t *result)
@@ -353,6 +389,7 @@ static const struct command {
     {"migrate", "[--attempts N] [--require LEVEL] [--policy KEY=VALUE]… DOMAIN -- COMMAND [ARG…]",
      "hold the guest while COMMAND migrates it", -1, -1, migrate_command},
     {"watch", "[--from NUMBER]", "events as they come", -1, -1, command_watch},
+    {"migrations", "", "migrations that nobody announced, under way and past", 0, 0, command_migrations},
     {"domains", "", "all domains of this host", 0, 0, command_domains},
     {"domain", "DOMAIN", "all about one domain", 1, 1, command_domain},
     {"info", "", "the daemon, its defaults, and what it is doing", 0, 0, command_info},

@@ -31,6 +31,9 @@ struct guard {
     struct hypervisor *workers; /* the worker's own handle */
     struct newcomers *newcomers;
     struct targets *targets;
+    struct observation_host observing;
+    struct observations *observations;
+    struct helpers *helpers;
     struct guard_callbacks callbacks;
     struct guard_settings settings;
     struct session *live, **live_end;
@@ -95,6 +98,12 @@ static void guard_watch(struct guard *guard, uint16_t domid, bool agent, bool se
     watch->set = set;
     watch->agent = agent;
     worker_submit(guard->host.worker, &watch->work);
+}
+
+/* Migrations that nobody announces are looked for: a helper may belong to each session, and to each observation. */
+static void guard_apply_helpers(struct guard *guard)
+{
+    helpers_apply(guard->helpers, guard->settings.watch_helpers, 2 * guard->settings.max_sessions);
 }
 
 /* ---- what an earlier daemon left ---- */
@@ -189,6 +198,7 @@ static void guard_recovery_done(struct work *work)
         timer_arm(guard->recover_again, GUARD_RECOVER_AGAIN_MS);
     } else if (whole && !guard->recovered) {
         guard->recovered = true;
+        guard_apply_helpers(guard);
         guard->callbacks.recovered(guard->callbacks.context);
     }
 }
@@ -361,6 +371,8 @@ static void guard_on_touched(void *context, const char *path, const char *token)
         targets_touched(guard->targets, (uint16_t)domid);
     else if (letter == MIGRATE_WATCH_LETTER)
         guard->callbacks.asked(guard->callbacks.context, (uint16_t)domid);
+    else if (letter == OBSERVATION_WATCH_LETTER)
+        observations_touched(guard->observations, (uint16_t)domid);
     struct session *session = guard_find_domain(guard, (uint16_t)domid);
     if (!session)
         return; /* an event that was under way when its watch was removed */
@@ -378,6 +390,7 @@ static void guard_on_lost(void *context)
 
     log_error("lost the connection to xenstored");
     events_emit(guard->host.events, "store.lost", json_object());
+    observations_store_lost(guard->observations);
     for (struct session *session = guard->live; session; session = session->next)
         session_store_lost(session);
 }
@@ -394,6 +407,7 @@ static void guard_on_back(void *context)
     newcomers_back(guard->newcomers);
     targets_back(guard->targets);
     guard_look(guard, false);
+    observations_store_back(guard->observations);
     for (struct session *session = guard->live; session; session = session->next) {
         guard_watch(guard, session->gate.journal.domid, session->agent.asked, true);
         session_touched(session);
@@ -404,6 +418,12 @@ static void guard_on_back(void *context)
 }
 
 /* ---- observing ---- */
+
+/* Somebody's guest is to be looked at. */
+static bool guard_is_busy(const struct guard *guard)
+{
+    return guard->live || observations_count(guard->observations);
+}
 
 static void guard_set_polling(struct guard *guard, bool polling)
 {
@@ -430,10 +450,11 @@ static const struct hypervisor_domain *guard_pick(const struct guard *guard, siz
     return low < count && guard->seen[low].domid == domid ? &guard->seen[low] : NULL;
 }
 
-/* Tells the sessions with a domid from `first` to `last` what was seen of them. */
+/* Tells the sessions and observations with a domid from `first` to `last` what was seen of them. */
 static void guard_tell(struct guard *guard, size_t count, unsigned first, unsigned last)
 {
     struct session *next;
+    struct observation *following;
 
     for (struct session *session = guard->live; session; session = next) {
         unsigned domid = session->gate.journal.domid;
@@ -441,6 +462,19 @@ static void guard_tell(struct guard *guard, size_t count, unsigned first, unsign
         if (domid >= first && domid <= last)
             session_observe(session, guard_pick(guard, count, (uint16_t)domid));
     }
+    for (struct observation *observation = observations_next(guard->observations, NULL); observation;
+         observation = following) {
+        uint16_t domid = observation->helper.domid;
+        following = observations_next(guard->observations, observation);
+        if (domid >= first && domid <= last)
+            observation_see(observation, guard_pick(guard, count, domid));
+    }
+}
+
+static void guard_widen(unsigned domid, unsigned *first, unsigned *last)
+{
+    *first = domid < *first ? domid : *first;
+    *last = domid > *last ? domid : *last;
 }
 
 /* One hypercall for all, as long as the hypervisor knows fewer domains than fit; the next ones follow in another. */
@@ -448,11 +482,11 @@ static void guard_observe_all(struct guard *guard)
 {
     unsigned first = UINT16_MAX, last = 0;
 
-    for (const struct session *session = guard->live; session; session = session->next) {
-        unsigned domid = session->gate.journal.domid;
-        first = domid < first ? domid : first;
-        last = domid > last ? domid : last;
-    }
+    for (const struct session *session = guard->live; session; session = session->next)
+        guard_widen(session->gate.journal.domid, &first, &last);
+    for (const struct observation *observation = observations_next(guard->observations, NULL); observation;
+         observation = observations_next(guard->observations, observation))
+        guard_widen(observation->helper.domid, &first, &last);
     guard->polled_ms = clock_now_ms();
     while (first <= last) {
         /* No more room than there can be domains: the call's buffer is locked memory, made for each call when it is
@@ -477,7 +511,7 @@ static void guard_on_poll(evutil_socket_t fd, short what, void *context)
     (void)fd, (void)what;
 
     guard_observe_all(guard);
-    if (guard->live)
+    if (guard_is_busy(guard))
         timer_arm(guard->poll, guard->settings.poll_interval_ms);
 }
 
@@ -486,21 +520,79 @@ static void guard_on_glance(evutil_socket_t fd, short what, void *context)
 {
     struct guard *guard = context;
     int64_t now_ms = clock_now_ms();
-    bool more = false;
+    bool more = observations_glance(guard->observations, now_ms);
     (void)fd, (void)what;
 
     for (struct session *session = guard->live; session; session = session->next)
         more |= session_glance(session, now_ms);
     /* A poll that is due is made while we are awake anyway; its own timer goes off when nobody has a counter to be
      * read. */
-    if (guard->live && now_ms - guard->polled_ms >= guard->settings.poll_interval_ms) {
+    if (guard_is_busy(guard) && now_ms - guard->polled_ms >= guard->settings.poll_interval_ms) {
         guard_observe_all(guard);
-        if (guard->live)
+        if (guard_is_busy(guard))
             timer_arm(guard->poll, guard->settings.poll_interval_ms + guard->settings.generation_interval_ms);
     }
     guard->callbacks.observed(guard->callbacks.context);
     if (more)
         timer_arm(guard->glance, guard->settings.generation_interval_ms);
+}
+
+static void guard_start_glancing(struct guard *guard)
+{
+    if (!evtimer_pending(guard->glance, NULL))
+        timer_arm(guard->glance, guard->settings.generation_interval_ms);
+}
+
+/* ---- migrations that nobody announced ---- */
+
+static bool guard_on_helper(void *context, const struct helper *helper)
+{
+    struct guard *guard = context;
+
+    /* Announced: its session sees all that there is to be seen, and goes on doing so when the helper ends. */
+    if (guard->stopping || guard_find_domain(guard, helper->domid))
+        return true;
+    if (!observations_begin(guard->observations, helper))
+        return false;
+    if (!guard->polling)
+        guard_set_polling(guard, true);
+    guard_start_glancing(guard);
+    return true;
+}
+
+static void guard_on_helper_ended(void *context, const struct helper *helper)
+{
+    struct guard *guard = context;
+
+    observations_helper_ended(guard->observations, helper);
+}
+
+static void guard_on_observation_over(void *context)
+{
+    struct guard *guard = context;
+
+    if (!guard_is_busy(guard))
+        guard_set_polling(guard, false);
+    helpers_look_again(guard->helpers); /* there may be another one that saves the same domain */
+}
+
+static int guard_start_observing(struct guard *guard)
+{
+    const struct helpers_callbacks callbacks = {guard_on_helper, guard_on_helper_ended, guard};
+    const struct session_host *host = &guard->host;
+
+    guard->observing = (struct observation_host){
+        .base = host->base,
+        .events = host->events,
+        .domains = host->domains,
+        .surveyor = host->surveyor,
+        .hypervisor = host->hypervisor,
+        .survey = host->survey,
+        .over = guard_on_observation_over,
+        .context = guard,
+    };
+    int error = observations_new(&guard->observations, &guard->observing);
+    return error ? error : helpers_new(&guard->helpers, host->base, &callbacks);
 }
 
 /* ---- from sessions ---- */
@@ -509,8 +601,7 @@ static void guard_on_held(void *context, struct session *session)
 {
     struct guard *guard = context;
 
-    if (!evtimer_pending(guard->glance, NULL))
-        timer_arm(guard->glance, guard->settings.generation_interval_ms);
+    guard_start_glancing(guard);
     guard->callbacks.held(guard->callbacks.context, session);
     guard->callbacks.changed(guard->callbacks.context);
 }
@@ -553,7 +644,7 @@ static void guard_on_gone(void *context, struct session *session)
     session_free(guard->gone[guard->gone_next]);
     guard->gone[guard->gone_next] = session;
     guard->gone_next = (guard->gone_next + 1) % GUARD_REMEMBERED;
-    if (!guard->live)
+    if (!guard_is_busy(guard))
         guard_set_polling(guard, false);
     guard->callbacks.gone(guard->callbacks.context, session);
     guard->callbacks.changed(guard->callbacks.context);
@@ -564,9 +655,12 @@ static void guard_on_gone(void *context, struct session *session)
 void guard_apply(struct guard *guard, const struct guard_settings *settings)
 {
     guard->settings = *settings;
-    guard->host.max_gap_ms = settings->max_gap_ms;
+    guard->host.max_gap_ms = guard->observing.max_gap_ms = settings->max_gap_ms;
+    guard->observing.most = settings->max_sessions;
     if (guard->polling)
         guard_set_polling(guard, true);
+    if (guard->recovered) /* before, there may be no xenstored to read names from */
+        guard_apply_helpers(guard);
 }
 
 static int guard_start_worker(struct guard *guard, struct event_base *base)
@@ -583,6 +677,7 @@ static int guard_start_worker(struct guard *guard, struct event_base *base)
     }
     newcomers_use(guard->newcomers, guard->host.worker);
     targets_use(guard->targets, guard->host.worker);
+    guard->observing.worker = guard->host.worker;
     guard->workers = settings.hypervisor;
     return 0;
 }
@@ -624,6 +719,8 @@ int guard_new(struct guard **result, struct event_base *base, struct events *eve
     if (!error)
         error = surveyor_new(&guard->host.surveyor, base);
     if (!error)
+        error = guard_start_observing(guard);
+    if (!error)
         error = guard_start_worker(guard, base);
     if (error) {
         guard_free(guard);
@@ -640,6 +737,9 @@ void guard_free(struct guard *guard)
 
     if (!guard)
         return;
+    helpers_free(guard->helpers);
+    if (guard->observations)
+        observations_stop(guard->observations);
     /* What the surveyor gives back may still become a job for the worker, not the other way round. */
     surveyor_free(guard->host.surveyor);
     guard->host.surveyor = NULL;
@@ -651,6 +751,7 @@ void guard_free(struct guard *guard)
     }
     for (size_t i = 0; i < GUARD_REMEMBERED; i++)
         session_free(guard->gone[i]);
+    observations_free(guard->observations);
     newcomers_free(guard->newcomers);
     targets_free(guard->targets);
     survey_free(guard->host.survey);
@@ -689,6 +790,7 @@ int guard_begin(struct guard *guard, uint16_t domid, const struct session_option
     *guard->live_end = *session;
     guard->live_end = &(*session)->next;
     guard->live_count++;
+    observations_guarded(guard->observations, domid, (*session)->id);
     if (!guard->polling)
         guard_set_polling(guard, true);
     guard->callbacks.changed(guard->callbacks.context);
@@ -773,6 +875,16 @@ struct surveyor *guard_surveyor(struct guard *guard)
 const struct domains *guard_domains(const struct guard *guard)
 {
     return guard->host.domains;
+}
+
+struct observations *guard_observations(struct guard *guard)
+{
+    return guard->observations;
+}
+
+enum helpers_watch guard_mechanism(const struct guard *guard)
+{
+    return helpers_mechanism(guard->helpers);
 }
 
 const char *guard_store_state(struct guard *guard)

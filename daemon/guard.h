@@ -2,8 +2,9 @@
 /*
  * All sessions there are: finding them, observing them, and putting back what an earlier daemon left.
  *
- * Owns the sessions, a short memory of those that are gone, the poll timer (which only runs while there are sessions)
- * and the worker; turns the worker's watch events into calls on sessions. Loop thread only.
+ * Owns the sessions, a short memory of those that are gone, the poll timer (which only runs while there are sessions
+ * or observations) and the worker; turns the worker's watch events into calls on sessions and observations. Loop
+ * thread only.
  */
 #ifndef P2MGUARD_GUARD_H
 #define P2MGUARD_GUARD_H
@@ -15,7 +16,9 @@
 
 #include "daemon/domains.h"
 #include "daemon/events.h"
+#include "daemon/helpers.h"
 #include "daemon/hypervisor.h"
+#include "daemon/observation.h"
 #include "daemon/session.h"
 #include "daemon/worker.h"
 
@@ -24,7 +27,8 @@ struct guard;
 struct guard_settings {
     int64_t poll_interval_ms, generation_interval_ms;
     int64_t max_gap_ms;
-    size_t max_sessions;
+    size_t max_sessions; /* and as many observations */
+    enum helpers_watch watch_helpers;
 };
 
 /* What the guard tells its owner. The session callbacks are struct session_host's. */
@@ -79,6 +83,10 @@ struct worker *guard_worker(struct guard *guard);
 struct hypervisor *guard_hypervisor(struct guard *guard);
 struct surveyor *guard_surveyor(struct guard *guard);
 const struct domains *guard_domains(const struct guard *guard);
+
+/* Migrations that nobody announced, and how they are found. */
+struct observations *guard_observations(struct guard *guard);
+enum helpers_watch guard_mechanism(const struct guard *guard);
 
 /* "connected", "stalled" (it has not answered for a while) or "lost". */
 const char *guard_store_state(struct guard *guard);

@@ -157,6 +157,7 @@ static struct guard_settings main_guard_settings(const struct settings *settings
         .generation_interval_ms = settings->generation_interval_ms,
         .max_gap_ms = settings->max_gap_ms,
         .max_sessions = (size_t)settings->max_sessions,
+        .watch_helpers = settings->watch_helpers,
     };
 }
 

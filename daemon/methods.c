@@ -551,6 +551,14 @@ static void run_list(struct rpc_call *call, const json_t *params, void *context)
     rpc_reply(call, json_pack("{s:o}", "sessions", list));
 }
 
+static void run_migrations(struct rpc_call *call, const json_t *params, void *context)
+{
+    struct methods *methods = context;
+    (void)params;
+
+    rpc_reply(call, observations_record(guard_observations(methods->guard)));
+}
+
 /* ---- the daemon itself ---- */
 
 static void run_subscribe(struct rpc_call *call, const json_t *params, void *context)
@@ -595,15 +603,17 @@ static void run_info(struct rpc_call *call, const json_t *params, void *context)
     (void)params;
 
     rpc_reply(call,
-              json_pack("{s:s,s:I,s:I,s:s,s:s,s:o,s:I,s:I,s:I,s:I,s:o,s:b}", "version", PACKAGE_VERSION, "pid",
+              json_pack("{s:s,s:I,s:I,s:s,s:s,s:o,s:I,s:I,s:I,s:I,s:I,s:s,s:o,s:b}", "version", PACKAGE_VERSION, "pid",
                         (json_int_t)getpid(), "uptime_ms", (json_int_t)(clock_now_ms() - methods->started_ms),
                         "hypervisor", hypervisor_describe(guard_hypervisor(methods->guard)), "store",
-                        guard_store_state(methods->guard), "sessions", info_sessions(methods), "connections",
+                        guard_store_state(methods->guard), "sessions", info_sessions(methods), "migrations",
+                        (json_int_t)observations_count(guard_observations(methods->guard)), "connections",
                         (json_int_t)server_connections(methods->server), "poll_interval_ms",
                         (json_int_t)methods->settings->poll_interval_ms, "generation_interval_ms",
                         (json_int_t)methods->settings->generation_interval_ms, "max_gap_ms",
-                        (json_int_t)methods->settings->max_gap_ms, "policy", record_policy(&methods->settings->policy),
-                        "may_change", (int)rpc_call_peer(call)->may_change));
+                        (json_int_t)methods->settings->max_gap_ms, "watch_helpers",
+                        helpers_watch_name(guard_mechanism(methods->guard)), "policy",
+                        record_policy(&methods->settings->policy), "may_change", (int)rpc_call_peer(call)->may_change));
 }
 
 static void run_discover(struct rpc_call *call, const json_t *params, void *context)
@@ -639,6 +649,7 @@ const struct rpc_method methods_table[] = {
     {"guard.show", false, session_params, run_show},
     {"domain.list", false, no_params, run_domain_list},
     {"domain.show", false, domain_params, run_domain_show},
+    {"migration.list", false, no_params, run_migrations},
     {"events.subscribe", false, subscribe_params, run_subscribe},
     {"daemon.info", false, no_params, run_info},
     {"rpc.discover", false, no_params, run_discover},

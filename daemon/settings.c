@@ -43,6 +43,7 @@ void settings_init(struct settings *settings)
     settings->socket_mode = 0660;
     settings->log_level = LOG_INFO;
     settings->xenstore_callers = true;
+    settings->watch_helpers = HELPERS_AUTO;
     for (size_t i = 0; i < SETTINGS_NUMBERS; i++)
         memcpy((char *)settings + settings_numbers[i].offset, &settings_numbers[i].standard, sizeof(int64_t));
     p2mg_policy_init(&settings->policy);
@@ -122,6 +123,11 @@ static int settings_take_daemon(struct settings_reader *reader, const char *name
     }
     if (strcmp(name, "xenstore_callers") == 0)
         return settings_take_bool(reader, name, value, &reader->next.xenstore_callers);
+    if (strcmp(name, "watch_helpers") == 0) {
+        if (helpers_watch_parse(value, &reader->next.watch_helpers))
+            return settings_refuse(reader, "watch_helpers is '%s', expected " HELPERS_WATCH_NAMES, value);
+        return 1;
+    }
     for (size_t i = 0; i < SETTINGS_NUMBERS; i++) {
         const struct settings_number *number = &settings_numbers[i];
         if (strcmp(name, number->name) == 0)

@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "daemon/helpers.h"
 #include "protocol/policy.h"
 
 #define SETTINGS_FILE "/etc/p2mguard/p2mguard.conf"
@@ -27,6 +28,7 @@ struct settings {
     int64_t max_sessions;
     int64_t max_connections;
     bool xenstore_callers; /* migrate-nodes.h serves them */
+    enum helpers_watch watch_helpers;
     struct p2mg_policy policy;
 };
 

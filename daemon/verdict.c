@@ -31,6 +31,16 @@ static bool verdict_physmap_changed(const struct verdict_facts *facts)
     return facts->physmap_changed;
 }
 
+static bool verdict_target_changed(const struct verdict_facts *facts)
+{
+    return facts->target_changed;
+}
+
+static bool verdict_above_target(const struct verdict_facts *facts)
+{
+    return facts->above_target;
+}
+
 static bool verdict_agent_thawed(const struct verdict_facts *facts)
 {
     return facts->agent_thawed;
@@ -74,6 +84,8 @@ static const struct verdict_rule {
     {verdict_generation_changed, P2MG_VERDICT_RETRY, P2MG_REASON_GENERATION_CHANGED},
     {verdict_structure_changed, P2MG_VERDICT_RETRY, P2MG_REASON_STRUCTURE_CHANGED},
     {verdict_physmap_changed, P2MG_VERDICT_RETRY, P2MG_REASON_PHYSMAP_CHANGED},
+    {verdict_target_changed, P2MG_VERDICT_RETRY, P2MG_REASON_TARGET_CHANGED},
+    {verdict_above_target, P2MG_VERDICT_RETRY, P2MG_REASON_ABOVE_TARGET},
     {verdict_agent_thawed, P2MG_VERDICT_RETRY, P2MG_REASON_AGENT_THAWED},
     {verdict_gate_opened, P2MG_VERDICT_RETRY, P2MG_REASON_GATE_OPENED},
     {verdict_store_unreachable, P2MG_VERDICT_RETRY, P2MG_REASON_STORE_UNREACHABLE},

@@ -16,11 +16,13 @@
 struct verdict_facts {
     enum p2mg_state state;
     enum p2mg_reason ended_by; /* why it failed, thaws or is gone; for those states */
-    bool tot_pages_changed;    /* since the baseline, at any observation; so are the next six */
+    bool tot_pages_changed;    /* since the baseline, at any observation; so are the next eight */
     bool generation_changed;   /* or an update is under way */
     bool structure_changed;
     bool physmap_changed;
-    bool agent_thawed; /* where it is required */
+    bool target_changed; /* of a guest that is not held: a new target reached it */
+    bool above_target;   /* the same: it had more pages than its target allowed, at the baseline */
+    bool agent_thawed;   /* where it is required */
     bool gate_opened;
     bool unwatched;            /* the connection to xenstored was lost */
     bool store_unreachable;    /* the gate could not be looked at */

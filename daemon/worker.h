@@ -30,7 +30,7 @@ struct worker_tools {
  * Tokens are words, or one of these letters followed by a domid ("m7"). Of the latter at most one is on its way to the
  * loop at a time, which says "look again": what a guest can fire as often as it likes does not fill our memory.
  */
-#define WORKER_LETTERS "mnagr"
+#define WORKER_LETTERS "mnagtro"
 
 /*
  * A letter with a folder for a token ("r/tool/p2mguard/migrate") is for a watch on that folder, whose nodes are named

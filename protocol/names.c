@@ -43,6 +43,8 @@
       "the pages of the guest's memory map are not the baseline's")                                                    \
     X(P2MG_REASON_PHYSMAP_CHANGED, "physmap-changed",                                                                  \
       "the guest's physical memory was mapped anew since the baseline")                                                \
+    X(P2MG_REASON_TARGET_CHANGED, "target-changed", "the guest was given a new memory target meanwhile")               \
+    X(P2MG_REASON_ABOVE_TARGET, "above-target", "the guest had more pages than its memory target at the start")        \
     X(P2MG_REASON_AGENT_THAWED, "agent-thawed", "the guest's agent was not frozen all the time")                       \
     X(P2MG_REASON_GATE_OPENED, "gate-opened", "somebody let the guest read its memory target again")                   \
     X(P2MG_REASON_OBSERVATION_GAP, "observation-gap", "nobody watched the guest for too long")                         \
@@ -54,6 +56,7 @@
     X(P2MG_REASON_GRACE_EXPIRED, "grace-expired", "nobody followed up a retry verdict in time")                        \
     X(P2MG_REASON_DOMAIN_GONE, "domain-gone", "the domain is gone")                                                    \
     X(P2MG_REASON_DOMAIN_RENAMED, "domain-renamed", "the domain was renamed")                                          \
+    X(P2MG_REASON_UNDER_GUARD, "under-guard", "the domain came under guard")                                           \
     X(P2MG_REASON_GUEST_NOT_READY, "guest-not-ready", "the guest has not read its first memory target yet")            \
     X(P2MG_REASON_NOT_GUARDABLE, "not-guardable", "the domain has no memory target")                                   \
     X(P2MG_REASON_AGENT_ABSENT, "agent-absent", "the guest runs no agent that could be asked")                         \

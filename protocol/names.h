@@ -36,6 +36,8 @@ enum p2mg_reason {
     P2MG_REASON_GENERATION_CHANGED,   /* p2m_generation moved, or is odd: an update is under way */
     P2MG_REASON_STRUCTURE_CHANGED,    /* the p2m is somewhere else, or made of other pages */
     P2MG_REASON_PHYSMAP_CHANGED,      /* HVM and PVH: new gfns were mapped, or pages shared or paged out */
+    P2MG_REASON_TARGET_CHANGED,       /* observed, not held: it was given a new target meanwhile */
+    P2MG_REASON_ABOVE_TARGET,         /* observed: it had more pages at the start than its target allows */
     P2MG_REASON_AGENT_THAWED,         /* require agent: it said something else than frozen */
     P2MG_REASON_GATE_OPENED,          /* somebody made the target readable for the guest */
     P2MG_REASON_OBSERVATION_GAP,      /* nobody watched for longer than max_gap_ms */
@@ -47,6 +49,7 @@ enum p2mg_reason {
     P2MG_REASON_GRACE_EXPIRED,        /* nobody retried within retry_grace_ms of a retry verdict */
     P2MG_REASON_DOMAIN_GONE,          /* destroyed, or died */
     P2MG_REASON_DOMAIN_RENAMED,       /* renamed; NAME--migratedaway counts as a completed migration */
+    P2MG_REASON_UNDER_GUARD,          /* observed: a session has taken over */
     P2MG_REASON_GUEST_NOT_READY,      /* the guest has not read its first target yet */
     P2MG_REASON_NOT_GUARDABLE,        /* the domain has no memory/target */
     P2MG_REASON_AGENT_ABSENT,         /* require agent: the guest runs none */

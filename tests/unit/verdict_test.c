@@ -29,7 +29,7 @@ static void nothing_changed_is_proceed(void **state)
 static void proceed_needs_all_to_be_well(void **state)
 {
     (void)state;
-    for (unsigned bits = 1; bits < 2048; bits++) {
+    for (unsigned bits = 1; bits < 8192; bits++) {
         struct verdict_facts facts = well;
         facts.tot_pages_changed = bits & 1;
         facts.gate_opened = bits & 2;
@@ -42,6 +42,8 @@ static void proceed_needs_all_to_be_well(void **state)
         facts.physmap_changed = bits & 256;
         facts.structure_unreadable = bits & 512;
         facts.agent_thawed = bits & 1024;
+        facts.target_changed = bits & 2048;
+        facts.above_target = bits & 4096;
         if (bits & 16)
             facts.state = P2MG_STATE_FREEZING;
         assert_int_equal(verdict_judge(&facts).verdict, P2MG_VERDICT_RETRY);
@@ -63,6 +65,10 @@ static void each_trouble_has_its_reason(void **state)
     expect(&facts, P2MG_VERDICT_RETRY, P2MG_REASON_STORE_UNREACHABLE);
     facts.gate_opened = true;
     expect(&facts, P2MG_VERDICT_RETRY, P2MG_REASON_GATE_OPENED);
+    facts.above_target = true;
+    expect(&facts, P2MG_VERDICT_RETRY, P2MG_REASON_ABOVE_TARGET);
+    facts.target_changed = true;
+    expect(&facts, P2MG_VERDICT_RETRY, P2MG_REASON_TARGET_CHANGED);
     facts.physmap_changed = true;
     expect(&facts, P2MG_VERDICT_RETRY, P2MG_REASON_PHYSMAP_CHANGED);
     facts.structure_changed = true;
