@@ -45,11 +45,13 @@ Json::Value call_batch(P2mguardStub &stub, const std::string &session)
 using Command = std::function<Json::Value(P2mguardStub &, const std::string &)>;
 
 const std::map<std::string, Command> commands = {
-    {"begin", [](P2mguardStub &stub,
-                 const std::string &domain) { return stub.guard_begin(domain, "detached", quick_policy(), true); }},
+    {"begin",
+     [](P2mguardStub &stub, const std::string &domain) {
+         return stub.guard_begin("jsonrpccpp", domain, "detached", quick_policy(), true);
+     }},
     {"begin-connection",
      [](P2mguardStub &stub, const std::string &domain) {
-         return stub.guard_begin(domain, "connection", quick_policy(), true);
+         return stub.guard_begin("jsonrpccpp", domain, "connection", quick_policy(), true);
      }},
     {"verdict", [](P2mguardStub &stub, const std::string &session) { return stub.guard_verdict("final", session); }},
     {"end", [](P2mguardStub &stub, const std::string &session) { return stub.guard_end("completed", session); }},
