@@ -62,7 +62,7 @@ static void migrate_run(struct work *work, const struct worker_tools *tools)
     case MIGRATE_LOOK:
         task->error = migrate_store_take(tools->store, task->domid, &task->defaults, task->whole, &task->found);
         if (!task->error && task->found.asked && task->found.request.word == MIGRATE_BEGIN)
-            node_read(tools->store, task->domid, "name", task->name, sizeof(task->name));
+            node_read_name(tools->store, task->domid, task->name, sizeof(task->name));
         break;
     case MIGRATE_ANSWER:
         task->error = migrate_store_answer(tools->store, task->domid, &task->answer);

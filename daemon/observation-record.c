@@ -158,7 +158,7 @@ void observation_tell_target(const struct observation *observation, uint64_t bef
 void observation_tell_ended(const struct observation *observation, const char *session)
 {
     bool gave_way = !observation->judged;
-    json_t *fields = json_pack("{s:s,s:I,s:s,s:s,s:s*}", "uuid", observation->sight.seen.uuid, "pid",
+    json_t *fields = json_pack("{s:s,s:I,s:s,s:s,s:s?}", "uuid", observation->sight.seen.uuid, "pid",
                                (json_int_t)observation->helper.pid, "exit", "unknown", "outcome",
                                observation_outcome_name(observation->outcome), "session", session);
     bool well = !gave_way && observation->verdict.verdict == P2MG_VERDICT_PROCEED;

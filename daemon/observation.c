@@ -74,7 +74,7 @@ static void observation_reading_run(struct work *work, const struct worker_tools
     struct observation_reading *reading = (struct observation_reading *)(void *)work;
     struct store *store = tools->store;
     uint16_t domid = reading->domid;
-    int error = node_read(store, domid, "name", reading->name, sizeof(reading->name));
+    int error = node_read_name(store, domid, reading->name, sizeof(reading->name));
 
     reading->error = error == -ENOTCONN ? error : 0;
     reading->has_target = observation_read_kib(store, domid, "memory/target", &reading->target_kib, &reading->error);

@@ -500,6 +500,7 @@ void session_renamed(struct session *session, const char *name)
 void session_adopt(struct session *session, const struct session_options *owner)
 {
     session->options.hold = owner->hold;
+    session->options.from_xenstore = owner->from_xenstore;
     session->options.connection = owner->connection;
     session->options.pid = owner->pid;
     session->options.uid = owner->uid;

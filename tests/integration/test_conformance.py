@@ -4,13 +4,16 @@ import functools
 import json
 import os
 import re
+import shutil
 import signal
+import subprocess
 import unittest
 from contextlib import contextmanager
 
 from contract import HERE, Contract, Judge, Ledger, Witness, read_document
-from fixture import HVM, KIND, QUICK, Client, Host, RpcError, wait_until
+from fixture import BUILD, HVM, KIND, QUICK, Client, Host, RpcError, wait_until
 from test_asking import Agent
+from test_unannounced import BASE, libxl
 
 REPLY_MAX_BYTES = 64 << 20
 
@@ -21,6 +24,7 @@ ONCE = KIND == 'c'
 NOT_PROVOKED = {
     ('events.subscribe', 'Internal'):
         'an answer that has no room in a batch becomes an Internal, but this one is shorter than the error is',
+    ('migration.list', 'Internal'): 'the same, without a migration',
 }
 
 
@@ -34,6 +38,8 @@ class Tour:
             self.ledger = Ledger(self.contract, self.judge)
             with self.stopped_xenstored():  # takes its time, in which the rest is done
                 self.a_migration()
+                self.a_migration_that_nobody_announced()
+                self.caller_in_xenstore()
                 self.guests_that_cannot_be_held()
                 self.parameters()
                 self.calls_that_are_wrong()
@@ -108,10 +114,14 @@ class Tour:
         self._change_everything(host, witness, session, other)
         witness.call('guard.retry', session=session)
         witness.call('guard.show', session=session)
+        for hold in ('detached', 'connection'):
+            witness.call('guard.adopt', session=other, hold=hold)
+            witness.event('session.adopted', hold=hold)
         self.refused('Busy', witness, 'guard.begin', domain=1)
         for name in (session, other):
             witness.call('guard.end', session=name, outcome='completed')
         self.refused('WrongState', witness, 'guard.retry', session=session)
+        self.refused('WrongState', witness, 'guard.adopt', session=session)
 
     @staticmethod
     def _change_everything(host, witness, session, other):
@@ -127,6 +137,35 @@ class Tour:
         changed(session, 'p2m', 'top')
         host.machine.set(2, 'shared_pages', 7)
         changed(other, 'physmap')
+
+    def a_migration_that_nobody_announced(self):
+        with self.host('[daemon]\nwatch_helpers = poll\n') as (host, witness):
+            witness.call('events.subscribe')
+            domid = BASE  # no daemon of another test has a guest of this number
+            host.create(domid, name='caf\xe9')
+            helper = subprocess.Popen([shutil.copy(BUILD + '/imitated-helper', host.folder + '/libxl-save-helper'),
+                                       *libxl(domid)], stdin=subprocess.DEVNULL)
+            try:
+                witness.event('migration.seen')
+                host.machine.set(domid, 'tot_pages', 65000)
+                witness.event('migration.changed', what='tot_kib')
+                host.mem_set(domid, 262000)
+                witness.event('migration.changed', what='target_kib')
+                witness.call('migration.list')
+            finally:
+                helper.kill()
+                helper.wait()
+            witness.event('migration.ended')
+            witness.call('migration.list')
+
+    def caller_in_xenstore(self):
+        with self.host() as (host, witness):
+            witness.call('events.subscribe')
+            host.create(1, name='caf\xe9')
+            host.store.write('/tool/p2mguard/migrate/1', 'begin')
+            witness.event('session.held')
+            [session] = witness.call('guard.list')['sessions']
+            witness.call('guard.adopt', session=session['session'])
 
     def guests_that_cannot_be_held(self):
         with self.host() as (host, witness):
@@ -473,7 +512,7 @@ class ControlMd(unittest.TestCase):
     def test_events(self):
         events = {event['type']: set(event['members']) for event in self.document['x-events']}
         told = {}
-        inner = set(self.schemas['Observation']['properties'])
+        inner = set(self.schemas['Observation']['properties']) | {'target_kib'}
         for kinds, _, members in self.table('### events.subscribe'):
             kinds, members = self.words(kinds), set(self.words(members))
             told.update({kind: members for kind in kinds})

@@ -133,7 +133,7 @@ class MigrateNodes(NodesCase):
         session = self.show(self.node(1, '/session'))
         self.assertEqual((session['domid'], session['name'], session['state'], session['hold']),
                          (1, 'web', 'held', 'detached'))
-        self.assertEqual(session['owner'], {'pid': 0, 'uid': 0, 'via': 'xenstore'})
+        self.assertEqual(session['owner'], {'pid': 0, 'uid': 0, 'via': 'xenstore', 'caller': None})
         self.assertEqual(self.node(1, '/uuid'), session['uuid'])
         self.assertEqual(self.answer(1, 'verdict', ''), 'proceed unchanged')
         self.assertEqual(self.answer(1, 'verdict', ''), 'proceed unchanged')
