@@ -4,7 +4,8 @@
  * them the message's number, all in the host's byte order (tools/libs/light/libxl_save_msgs_gen.pl). Nothing here does
  * I/O.
  *
- * The numbers below are those of Xen 4.14 to 4.20; what has another number is passed on and not looked at.
+ * The numbers below are those of Xen 4.14 to 4.22; what has another number is passed on and not looked at. They are the
+ * places in a list in that file; up to Xen 4.13 STREAM_COMPLETE was 9.
  */
 #ifndef P2MGUARD_SAVE_HELPER_STREAM_H
 #define P2MGUARD_SAVE_HELPER_STREAM_H
