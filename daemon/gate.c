@@ -183,6 +183,49 @@ int gate_take(struct gate *gate, const struct worker_tools *tools, bool young, s
     return error;
 }
 
+/* ---- after a commit that was not answered ---- */
+
+/* The guest's size is the pin's: what a toolstack wished before that was written is in the store's journal alone. */
+static int gate_learn_deferred(struct gate *gate, struct store *store, const struct journal *stored)
+{
+    char path[STORE_PATH_MAX], text[JOURNAL_TEXT_MAX];
+    int error = store_read(store, 0, gate_path(gate, "memory/target", path), text, sizeof(text));
+
+    if (error && error != -ENOENT && error != -EMSGSIZE)
+        return error;
+    bool latest = error ? !*gate->journal.deferred : strcmp(text, stored->pin) == 0;
+    if (latest && *stored->deferred)
+        strcpy(gate->journal.deferred, stored->deferred);
+    return 0;
+}
+
+/* -ENOENT: there is nothing to put back, because nothing was taken, or because all of it was put back. */
+static int gate_resolve(struct gate *gate, struct store *store)
+{
+    struct journal stored;
+
+    if (gate->doubt == GATE_SURE)
+        return 0;
+    int error = journal_read(store, 0, gate->journal.domid, &stored);
+    if (error && error != -ENOENT)
+        return error;
+    bool found = !error && strcmp(stored.session, gate->journal.session) == 0;
+    if (!found && (!gate->taken || gate->doubt == GATE_PERHAPS_RESTORED))
+        return -ENOENT;
+    if (found && gate->taken) {
+        error = gate_learn_deferred(gate, store, &stored);
+        if (error)
+            return error;
+        strcpy(gate->journal.pin, stored.pin);
+        gate->journal.agent_seq = stored.agent_seq;
+    } else if (found) {
+        gate->journal = stored;
+        gate->taken = true;
+    }
+    gate->doubt = GATE_SURE;
+    return 0;
+}
+
 /* ---- keeping ---- */
 
 struct gate_wish {
@@ -307,11 +350,14 @@ int gate_sync(struct gate *gate, const struct worker_tools *tools, uint64_t pin_
     memset(report, 0, sizeof(*report));
     if (pin_kib)
         snprintf(pin, sizeof(pin), "0%" PRIu64, pin_kib);
+    int error = gate_resolve(gate, tools->store);
+    if (error && error != -ENOENT)
+        return error;
     int in_order = gate_is_in_order(&wish, tools->store);
     if (in_order < 0)
         return in_order;
     uint64_t cap = cap_pages ? cap_pages : gate->journal.cap_kib / gate_page_kib(tools);
-    int error = gate_cap(gate, tools, cap, report);
+    error = gate_cap(gate, tools, cap, report);
     if (error)
         return error;
     if (!in_order) {
@@ -401,8 +447,11 @@ int gate_restore(struct gate *gate, const struct worker_tools *tools)
     struct journal *journal = &gate->journal;
     uint64_t page_kib = gate_page_kib(tools);
     struct hypervisor_domain domain;
-    int error = gate_look(gate, tools, &domain);
+    int error = gate_resolve(gate, tools->store);
 
+    if (error)
+        return error == -ENOENT ? 0 : error;
+    error = gate_look(gate, tools, &domain);
     if (error == -ESRCH)
         return journal_drop(tools->store, 0, journal->domid);
     if (error)
@@ -527,10 +576,29 @@ static int gate_pass_on(struct gate_heir *heir)
     return error;
 }
 
-int gate_forward(const struct gate *gate, const struct worker_tools *tools, uint16_t *domid)
+/* The latest wish may stand in the old domain's target; of a domain that is gone there is only the journal. */
+static int gate_finish(struct gate *gate, struct gate_heir *heir)
+{
+    struct hypervisor_domain domain;
+    bool gone = gate_look(gate, heir->tools, &domain) == -ESRCH;
+    int error = gate_resolve(gate, heir->tools->store);
+    bool nothing = error == -ENOENT;
+
+    if (nothing)
+        error = 0;
+    if (!error && !nothing && !gone)
+        error = gate_restore(gate, heir->tools);
+    if (!error && gate->taken)
+        error = gate_pass_on(heir);
+    if (!error && !nothing && gone)
+        error = gate_restore(gate, heir->tools);
+    return error;
+}
+
+int gate_hand_over(struct gate *gate, const struct worker_tools *tools, uint16_t *domid)
 {
     struct gate_heir heir = {.gate = gate, .tools = tools};
-    int error = gate_pass_on(&heir);
+    int error = gate_finish(gate, &heir);
 
     *domid = heir.done ? heir.domain.domid : 0;
     return error;
@@ -539,16 +607,10 @@ int gate_forward(const struct gate *gate, const struct worker_tools *tools, uint
 int gate_recover(struct gate *gate, const struct worker_tools *tools, uint16_t *domid)
 {
     struct gate_heir heir = {.gate = gate, .tools = tools, .recovering = true};
-    struct hypervisor_domain domain;
-    bool gone = gate_look(gate, tools, &domain) == -ESRCH;
     int error = journal_read_heir(tools->store, gate->journal.domid, &heir.marked);
 
-    if (!error && !gone)
-        error = gate_restore(gate, tools);
     if (!error)
-        error = gate_pass_on(&heir);
-    if (!error && gone)
-        error = gate_restore(gate, tools);
+        error = gate_finish(gate, &heir);
     *domid = heir.done ? heir.domain.domid : 0;
     return error;
 }

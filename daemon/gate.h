@@ -23,10 +23,17 @@
 #include "daemon/journal.h"
 #include "daemon/worker.h"
 
+/*
+ * When the connection is lost before a commit is answered, nobody knows whether it was made. The store does: what it
+ * writes and the journal that says so are one transaction.
+ */
+enum gate_doubt { GATE_SURE, GATE_PERHAPS_CHANGED, GATE_PERHAPS_RESTORED };
+
 struct gate {
     struct journal journal; /* as it stands in the store, once taken */
     bool taken;
     bool open;
+    enum gate_doubt doubt; /* for the caller to set, after -ENOTCONN; resolved by the next call */
 };
 
 /* What a call found, beside doing what it was asked. */
@@ -57,7 +64,8 @@ int gate_sync(struct gate *gate, const struct worker_tools *tools, uint64_t pin_
 
 /*
  * Puts everything back and drops the journal. `gate` may come from gate_take or from journal_read. A domain that is
- * gone only loses its journal. May be called again after any failure.
+ * gone only loses its journal. May be called again after any failure, and after one of gate_take when that left a
+ * doubt.
  */
 int gate_restore(struct gate *gate, const struct worker_tools *tools);
 
@@ -69,14 +77,14 @@ int gate_restore(struct gate *gate, const struct worker_tools *tools);
 int gate_mark(const struct journal *journal, const struct worker_tools *tools, uint16_t domid);
 
 /*
- * After a migration to this same host: gives the guest's new domain the target that the old one was kept from, with
- * max_pages as far from it as before. Only where gate_mark's text still stands: any other is a newer wish. *domid is
- * the new domain's, or 0 when nothing was to be done.
+ * gate_restore after a migration to this same host: also gives the guest's new domain the target that the old one was
+ * kept from, with max_pages as far from it as before. Only where gate_mark's text still stands: any other is a newer
+ * wish. *domid is the new domain's, or 0 when nothing was to be done.
  */
-int gate_forward(const struct gate *gate, const struct worker_tools *tools, uint16_t *domid);
+int gate_hand_over(struct gate *gate, const struct worker_tools *tools, uint16_t *domid);
 
 /*
- * gate_restore and gate_forward for what an earlier daemon left. A new domain that it did not mark any more, because it
+ * gate_hand_over for what an earlier daemon left. A new domain that it did not mark any more, because it
  * was gone by then, has the pin's number without the zero: that is the pin all the same. The journal of a domain that
  * is gone stays until its new one has the target.
  */

@@ -61,13 +61,12 @@ void session_order_survey(struct session *session)
 
 static void session_job_restore(struct session_job *job, const struct worker_tools *tools)
 {
-    job->error = job->gate.taken ? gate_restore(&job->gate, tools) : 0;
-    if (job->error || !job->forward || !job->gate.taken)
-        return;
-    int error = gate_forward(&job->gate, tools, &job->applied_to);
-    if (error)
-        log_warning("domain %u: passing the target on to its new domain failed: %s", job->gate.journal.domid,
-                    strerror(-error));
+    if (!job->gate.taken && job->gate.doubt == GATE_SURE)
+        job->error = 0;
+    else if (job->forward)
+        job->error = gate_hand_over(&job->gate, tools, &job->applied_to);
+    else
+        job->error = gate_restore(&job->gate, tools);
 }
 
 void session_job_run(struct work *work, const struct worker_tools *tools)
@@ -91,6 +90,8 @@ void session_job_run(struct work *work, const struct worker_tools *tools)
         session_job_restore(job, tools);
         break;
     }
+    if (job->error == -ENOTCONN)
+        job->gate.doubt = job->operation == OPERATION_RESTORE ? GATE_PERHAPS_RESTORED : GATE_PERHAPS_CHANGED;
 }
 
 enum session_event session_job_event(const struct session_job *job)

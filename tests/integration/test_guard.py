@@ -4,6 +4,7 @@ import time
 import unittest
 
 from fixture import HVM, QUICK, SHUTDOWN, SUSPENDED, Host, RpcError, wait_until
+from proxy import Proxy
 
 
 class GuardCase(unittest.TestCase):
@@ -13,6 +14,16 @@ class GuardCase(unittest.TestCase):
         self.host = Host(self.configuration)
         self.addCleanup(self.host.stop)
         self.client = self.host.client()
+
+    def put_proxy_between(self):
+        """From now on the daemon, another one, speaks to xenstored through it."""
+        self.host.stop_daemon()
+        proxy = Proxy(self.host.folder + '/proxy', self.host.store_path)
+        self.addCleanup(proxy.cut)
+        self.host.environment['XENSTORED_PATH'] = proxy.path
+        self.host.start_daemon()
+        self.client = self.host.client()
+        return proxy
 
     def verdict(self, session, **params):
         return self.client.call('guard.verdict', session=session['session'], **params)

@@ -601,58 +601,6 @@ class Ends(NodesCase):
         self.wait_gone(1)
 
 
-class Proxy:
-    """Between the daemon and xenstored: a connection that can be lost."""
-
-    def __init__(self, path, to):
-        self.path, self.to = path, to
-        self.sockets = []
-        self.listener = None
-        self.open()
-
-    def open(self):
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(self.path)
-        self.listener.listen(8)
-        threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
-
-    def accept(self, listener):
-        while True:
-            try:
-                one, _ = listener.accept()
-            except OSError:
-                return
-            other = socket.socket(socket.AF_UNIX)
-            other.connect(self.to)
-            self.sockets += [one, other]
-            for a, b in ((one, other), (other, one)):
-                threading.Thread(target=self.pump, args=(a, b), daemon=True).start()
-
-    @staticmethod
-    def pump(a, b):
-        try:
-            while data := a.recv(65536):
-                b.sendall(data)
-        except OSError:
-            pass
-        for end in (a, b):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def cut(self):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        os.unlink(self.path)
-        for end in self.sockets:
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-        self.sockets = []
-
-
 class StoreTrouble(NodesCase):
     """A xenstored that stands still, and one to which the connection is lost."""
 
@@ -691,12 +639,7 @@ class StoreTrouble(NodesCase):
         self.assert_nothing_left({1: before})
 
     def behind_a_proxy(self):
-        self.host.stop_daemon()
-        proxy = Proxy(self.host.folder + '/proxy', self.host.store_path)
-        self.addCleanup(proxy.cut)
-        self.host.environment['XENSTORED_PATH'] = proxy.path
-        self.host.start_daemon()
-        self.client = self.host.client()
+        proxy = self.put_proxy_between()
         self.client.call('events.subscribe')
         return proxy
 

@@ -6,7 +6,8 @@ import signal
 import time
 import unittest
 
-from fixture import QUICK, SANITIZED, SESSIONS, wait_until
+from fixture import QUICK, SANITIZED, SESSIONS, RpcError, wait_until
+from test_asking import Agent
 from test_guard import GuardCase
 
 
@@ -187,6 +188,67 @@ class Trouble(GuardCase):
         self.assertEqual(self.verdict(session)['verdict'], 'proceed')
         self.assertLess(slowest, 0.5 if SANITIZED else 0.05)
         print(f'# xenstored stopped for 5 s: guard.list took at most {slowest * 1000:.2f} ms', flush=True)
+
+    def hold_and_lose(self, proxy, number, made):
+        """A session in which the connection is lost with one of its commits; False when it had fewer commits."""
+        proxy.lose_commit(number, made)
+        begin = self.client.send('guard.begin', domain=1, wait=True, policy=dict(QUICK, require='agent'))
+        try:
+            session = self.client.reply(begin)
+            self.host.store.write('/local/domain/1/memory/target', '300000')
+            self.verdict(session, phase='precopy')
+            self.end(session)
+        except RpcError as error:  # it may have failed, for the store was away
+            self.assertIn(error.code, (-32004, -32005, -32006, -32007))
+        if proxy.lost.is_set():
+            self.client.event('store.back')
+        wait_until(lambda: not self.host.journals(), 10, f'the journal gone, with commit {number} lost')
+        wait_until(lambda: not self.client.call('guard.list')['sessions'], what='the session gone')
+        return proxy.lost.is_set()
+
+    def test_commit_whose_answer_is_lost(self):
+        """Whether xenstored has made it the daemon cannot know: what it wrote is not taken for somebody's wish."""
+        before = self.host.create(1, mode='deaf')
+        self.host.machine.set(1, 'tot_pages', 65000)  # on its way to its target: the pin is another number
+        self.host.machine.set(1, 'max_pages', before['max_pages'])
+        proxy = self.put_proxy_between()
+        self.client.call('events.subscribe')
+        agent = Agent(self.host, 1)
+        self.addCleanup(agent.stop)
+        for made in (True, False):
+            number = 1
+            while self.hold_and_lose(proxy, number, made):
+                case = f'commit {number}, made {made}'
+                self.assertEqual(self.host.snapshot(1), {**before, 'target': self.host.target(1)}, case)
+                self.assertIn(self.host.target(1), ('262144', '300000'), case)
+                self.assertIsNone(agent.request(), case)
+                self.host.store.write('/local/domain/1/memory/target', '262144')
+                number += 1
+            self.host.store.write('/local/domain/1/memory/target', '262144')
+            self.assertGreater(number, 5)
+            print(f'# {number - 1} commits lost', flush=True)
+
+    def test_connection_lost_while_the_target_is_passed_on(self):
+        proxy = self.put_proxy_between()
+        for made in (True, False):
+            number, lost = 1, True
+            while lost:
+                self.host.create(1, name='u')
+                session = self.client.hold(1)
+                self.host.mem_set(1, 310000)
+                wait_until(lambda: self.host.target(1).startswith('0'), what='the pin')
+                self.host.create(2, name='u--incoming', uuid=self.host.domains[1])
+                wait_until(lambda: self.host.target(2).startswith('0'), what='the mark')
+                self.host.destroy(1)
+                proxy.lose_commit(number, made)
+                self.end(session, 'completed')
+                wait_until(lambda: not self.host.journals(), what='the journal gone')
+                self.assertEqual(self.host.target(2), '310000', f'commit {number}, made {made}')
+                lost = proxy.lost.is_set()
+                proxy.lose_commit(0)
+                self.host.destroy(2)
+                number += 1
+            self.assertGreater(number, 2)
 
     def test_sigterm_thaws_everything(self):
         before = {domid: self.host.create(domid) for domid in (1, 2, 3)}
