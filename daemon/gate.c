@@ -15,6 +15,9 @@
 
 #define GATE_DOMAINS_A_CALL 256
 
+/* A toolstack that changes max_pages more often than this while a journal is written does so for ever. */
+#define GATE_CAP_TRIES 16
+
 /* A node below ~ of the gate's domain. */
 static const char *gate_path(const struct gate *gate, const char *node, char path[STORE_PATH_MAX])
 {
@@ -115,23 +118,18 @@ static bool gate_guest_is_up(const struct gate *gate, struct store *store)
     return false;
 }
 
-/* Sets max_pages, with the journal saying so before; whatever a toolstack has set meanwhile becomes what is restored.
- */
-static int gate_cap(struct gate *gate, const struct worker_tools *tools, uint64_t cap_pages, struct gate_report *report)
+/* The journal says what max_pages is about to be, and what it was. -EALREADY: the cap is there. */
+static int gate_note_cap(struct gate *gate, const struct worker_tools *tools, const struct hypervisor_domain *domain,
+                         uint64_t cap_pages, struct gate_report *report)
 {
     struct journal *journal = &gate->journal;
     uint64_t page_kib = gate_page_kib(tools);
-    struct hypervisor_domain domain;
-    int error = gate_look(gate, tools, &domain);
-
-    if (error)
-        return error;
-    uint64_t max_kib = domain.max_pages * page_kib, cap_kib = cap_pages * page_kib;
+    uint64_t max_kib = domain->max_pages * page_kib, cap_kib = cap_pages * page_kib;
     bool ours = max_kib == journal->cap_kib || (journal->cap_past_kib && max_kib == journal->cap_past_kib);
-    report->tot_pages = domain.tot_pages;
-    if (max_kib == cap_kib && ours)
-        return 0;
 
+    report->tot_pages = domain->tot_pages;
+    if (max_kib == cap_kib && ours)
+        return -EALREADY;
     if (!ours) {
         report->cap_restored = gate->taken;
         journal->max_kib = max_kib;
@@ -140,11 +138,33 @@ static int gate_cap(struct gate *gate, const struct worker_tools *tools, uint64_
         journal->cap_past_kib = journal->cap_kib;
         journal->cap_kib = cap_kib;
     }
-    error = journal_write(tools->store, 0, journal);
+    return journal_write(tools->store, 0, journal);
+}
+
+/*
+ * Sets max_pages, with the journal saying so before; whatever a toolstack has set meanwhile becomes what is restored.
+ * The hypervisor has no call that compares and sets. A toolstack that sets it while the journal is being written is
+ * noticed; one that comes between the last look and the next hypercall is not.
+ */
+static int gate_cap(struct gate *gate, const struct worker_tools *tools, uint64_t cap_pages, struct gate_report *report)
+{
+    struct hypervisor_domain domain, before;
+    int error = gate_look(gate, tools, &domain);
+
+    for (int i = 0; !error && i < GATE_CAP_TRIES; i++) {
+        before = domain;
+        error = gate_note_cap(gate, tools, &before, cap_pages, report);
+        if (error == -EALREADY)
+            return 0;
+        if (!error)
+            error = gate_look(gate, tools, &domain);
+        if (!error && domain.max_pages == before.max_pages)
+            break;
+    }
     if (!error)
-        error = hypervisor_set_max_pages(tools->hypervisor, journal->domid, cap_pages);
+        error = hypervisor_set_max_pages(tools->hypervisor, gate->journal.domid, cap_pages);
     if (!error)
-        journal->cap_past_kib = 0; /* only a crash between the two lines above needs it */
+        gate->journal.cap_past_kib = 0; /* only a crash between the journal and the change needs it */
     return error;
 }
 

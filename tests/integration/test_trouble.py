@@ -228,6 +228,22 @@ class Trouble(GuardCase):
             self.assertGreater(number, 5)
             print(f'# {number - 1} commits lost', flush=True)
 
+    def test_max_pages_that_is_set_while_the_journal_is_written(self):
+        before = self.host.create(1)
+        proxy = self.put_proxy_between()
+        session = self.client.hold(1)
+        def set_once(path):
+            if path.endswith('/restore'):
+                proxy.before_write = lambda path: None
+                self.host.machine.set(1, 'max_pages', 99999)
+        proxy.before_write = set_once
+        self.client.call('events.subscribe')
+        self.host.mem_set(1, 262140)
+        self.client.event('cap.restored', max_kib=399996)
+        self.assertEqual(self.host.machine.get(1, 'max_pages'), self.host.tot_pages(1))
+        self.end(session)
+        self.assertEqual(self.host.snapshot(1), {**before, 'target': '262140', 'max_pages': 99999})
+
     def test_connection_lost_while_the_target_is_passed_on(self):
         proxy = self.put_proxy_between()
         for made in (True, False):
