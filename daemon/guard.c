@@ -872,6 +872,11 @@ struct surveyor *guard_surveyor(struct guard *guard)
     return guard->host.surveyor;
 }
 
+int64_t guard_target_steady_ms(const struct guard *guard, uint16_t domid, uint64_t *target_kib)
+{
+    return targets_steady_ms(guard->targets, domid, target_kib);
+}
+
 const struct domains *guard_domains(const struct guard *guard)
 {
     return guard->host.domains;

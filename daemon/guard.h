@@ -84,6 +84,9 @@ struct hypervisor *guard_hypervisor(struct guard *guard);
 struct surveyor *guard_surveyor(struct guard *guard);
 const struct domains *guard_domains(const struct guard *guard);
 
+/* As targets_steady_ms. */
+int64_t guard_target_steady_ms(const struct guard *guard, uint16_t domid, uint64_t *target_kib);
+
 /* Migrations that nobody announced, and how they are found. */
 struct observations *guard_observations(struct guard *guard);
 enum helpers_watch guard_mechanism(const struct guard *guard);

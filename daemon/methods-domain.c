@@ -26,6 +26,17 @@ static json_t *domain_guest_page_kib(struct hypervisor *hypervisor)
     return page_kib ? json_integer(page_kib) : json_null();
 }
 
+/* 0 when the daemon has not heard yet of the target that was just read. */
+static json_t *domain_steady(const struct guard *guard, const struct lookup_domain *found)
+{
+    uint64_t target_kib;
+    int64_t steady_ms = guard_target_steady_ms(guard, found->domain.domid, &target_kib);
+
+    if (!found->has_target)
+        return json_null();
+    return json_integer(target_kib == found->target_kib ? steady_ms : 0);
+}
+
 static json_t *domain_record(struct methods *methods, const struct lookup_domain *found)
 {
     const struct hypervisor_domain *domain = &found->domain;
@@ -33,12 +44,13 @@ static json_t *domain_record(struct methods *methods, const struct lookup_domain
     const struct session *session = guard_find_domain(methods->guard, domain->domid);
     const int64_t *offset_kib = domains_offset_kib(guard_domains(methods->guard), domain->uuid);
 
-    return json_pack("{s:i,s:s,s:s,s:s,s:s,s:I,s:I,s:o,s:o,s:s?,s:i}", "domid", (int)domain->domid, "name", found->name,
-                     "uuid", domain->uuid, "type", domain->hvm ? "hvm" : "pv", "state", domain_state(domain), "tot_kib",
-                     (json_int_t)(domain->tot_pages * page_kib), "max_kib", (json_int_t)(domain->max_pages * page_kib),
-                     "target_kib", found->has_target ? json_integer((json_int_t)found->target_kib) : json_null(),
-                     "offset_kib", offset_kib ? json_integer(*offset_kib) : json_null(), "session",
-                     session ? session->id : NULL, "page_kib", (int)page_kib);
+    return json_pack(
+        "{s:i,s:s,s:s,s:s,s:s,s:I,s:I,s:o,s:o,s:o,s:s?,s:i}", "domid", (int)domain->domid, "name", found->name, "uuid",
+        domain->uuid, "type", domain->hvm ? "hvm" : "pv", "state", domain_state(domain), "tot_kib",
+        (json_int_t)(domain->tot_pages * page_kib), "max_kib", (json_int_t)(domain->max_pages * page_kib), "target_kib",
+        found->has_target ? json_integer((json_int_t)found->target_kib) : json_null(), "target_steady_ms",
+        domain_steady(methods->guard, found), "offset_kib", offset_kib ? json_integer(*offset_kib) : json_null(),
+        "session", session ? session->id : NULL, "page_kib", (int)page_kib);
 }
 
 static void domain_list_found(struct waiter *waiter, const struct lookup_domain *domains, size_t count)
