@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "client/save-helper/save-helper.h"
+#include "daemon/clock.h"
 
 #define HOLD_CALLER "save-helper"
 
@@ -17,6 +18,15 @@
 
 /* The daemon answers sooner, or says that it cannot; freezing has a time limit of its own. */
 #define HOLD_ANSWER_MS 15000
+
+/* For how long a guest may be on its way to its target, how often that is looked at, and when it is there in any case:
+ * one whose distance from its target nobody knows has arrived when it stands still. */
+#define HOLD_ARRIVE_MS 30000
+#define HOLD_LOOK_MS 200
+#define HOLD_STILL_MS 3000
+
+/* By this much libxl lets a new domain be larger than its target. */
+#define HOLD_ROOM_KIB 1024
 
 /* libxl has called the save off, or is gone: its end of our standard input is closed then. */
 static bool hold_called_off(const struct pollfd *fds)
@@ -76,6 +86,88 @@ static bool hold_keep_name(struct helper *helper, const struct p2mguard_record *
     return true;
 }
 
+/* ---- a toolstack that sends what it was asked for itself ---- */
+
+/*
+ * Such a one, libvirt, does not read the target from xenstore, where the pin is while a guest is held: for it a guest
+ * that is held half-way to its target never fits. But it takes no new wishes while it migrates, so that the guest can
+ * be let go until it has arrived, and be held there. A smaller one fits as well.
+ */
+static bool hold_has_room(const struct p2mguard_record *record, const char *target)
+{
+    int64_t tot_kib, target_kib, offset_kib = HOLD_ROOM_KIB;
+
+    if (!p2mguard_record_number(record, "tot_kib", &tot_kib) || !p2mguard_record_number(record, target, &target_kib))
+        return true; /* nobody gives it targets */
+    p2mguard_record_number(record, "offset_kib", &offset_kib);
+    return tot_kib <= target_kib + offset_kib;
+}
+
+/* Waits that long, or until libxl calls the save off. */
+static int hold_pause(struct helper *helper)
+{
+    struct pollfd fds[] = {{helper->signals, POLLIN, 0}, {STDIN_FILENO, 0, 0}};
+
+    if (poll(fds, 2, HOLD_LOOK_MS) < 0 && errno != EINTR)
+        return -errno;
+    return hold_called_off(fds) ? -ECANCELED : 1;
+}
+
+struct hold_arrival {
+    int64_t tot_kib, target_kib;
+    int64_t still_ms; /* since when it has this size */
+};
+
+/* What is known of the domain, some time after the last look at it. */
+static bool hold_has_arrived(struct hold_arrival *arrival, const struct p2mguard_record *domain, int64_t now_ms)
+{
+    int64_t tot_kib = 0;
+
+    p2mguard_record_number(domain, "tot_kib", &tot_kib);
+    p2mguard_record_number(domain, "target_kib", &arrival->target_kib);
+    if (tot_kib != arrival->tot_kib)
+        arrival->still_ms = now_ms;
+    arrival->tot_kib = tot_kib;
+    return hold_has_room(domain, "target_kib") || now_ms - arrival->still_ms >= HOLD_STILL_MS;
+}
+
+/* 1 when the guest has arrived, or an error. */
+static int hold_await_arrival(struct helper *helper, struct hold_arrival *arrival)
+{
+    int64_t start_ms = clock_now_ms();
+
+    for (;;) {
+        struct p2mguard_record *record = NULL;
+        int status = hold_ask(helper, &record, "domain.show", "{\"domain\":%u}", helper->domid);
+        int64_t now_ms = clock_now_ms();
+        bool arrived = status > 0 && hold_has_arrived(arrival, record, now_ms);
+        p2mguard_record_free(record);
+        if (status <= 0 || arrived)
+            return status;
+        if (now_ms - start_ms >= HOLD_ARRIVE_MS) {
+            helper_say(helper, SAY_ERROR, "retry: domain %u is still on its way to its target; start again later",
+                       helper->domid);
+            return -EAGAIN;
+        }
+        status = hold_pause(helper);
+        if (status <= 0)
+            return status;
+    }
+}
+
+/* It goes nowhere but to its target, so that it fits as long as that has not become smaller. */
+static bool hold_keeps_room(struct helper *helper, const struct p2mguard_record *session,
+                            const struct hold_arrival *arrival)
+{
+    int64_t target_kib;
+
+    if (!p2mguard_record_number(session, "target_kib", &target_kib) || target_kib >= arrival->target_kib)
+        return true;
+    helper_say(helper, SAY_ERROR, "retry: the target of domain %u has become smaller since; start again",
+               helper->domid);
+    return false;
+}
+
 /* ---- somebody guards the domain already ---- */
 
 /* What an earlier attempt of ours has left: it is held until its grace is over, and settles once more. */
@@ -83,9 +175,15 @@ static int hold_adopt(struct helper *helper)
 {
     struct p2mguard_record *record = NULL;
     int status = hold_ask(helper, &record, "guard.adopt", "{\"session\":\"%s\"}", helper->session);
+    bool fits = status <= 0 || helper->sent == SENT_STORE || hold_has_room(record, "wanted_target_kib");
 
     p2mguard_record_free(record);
     record = NULL;
+    if (!fits) {
+        helper->mine = true;
+        hold_end(helper, HOLD_END_CANCELLED);
+        return P2MGUARD_E_NO_SUCH_SESSION;
+    }
     if (status > 0)
         status = hold_ask(helper, &record, "guard.retry", "{\"session\":\"%s\"}", helper->session);
     p2mguard_record_free(record);
@@ -160,14 +258,19 @@ static bool hold_fits_configuration(struct helper *helper, const struct p2mguard
 static int hold_start(struct helper *helper)
 {
     struct p2mguard_record *record = NULL;
-    int status = hold_ask(helper, &record, "guard.begin",
-                          "{\"domain\":%u,\"wait\":true,\"caller\":\"" HOLD_CALLER "\"}", helper->domid);
+    struct hold_arrival arrival = {.target_kib = 0};
+    int status = helper->sent == SENT_STORE ? 1 : hold_await_arrival(helper, &arrival);
 
+    if (status > 0)
+        status = hold_ask(helper, &record, "guard.begin",
+                          "{\"domain\":%u,\"wait\":true,\"caller\":\"" HOLD_CALLER "\"}", helper->domid);
     helper->mine = status > 0;
     if (status > 0 && !hold_keep_name(helper, record))
         status = -EPROTO;
-    if (status > 0 && !hold_fits_configuration(helper, record)) {
-        hold_end(helper, HOLD_END_RETRY);
+    bool fits = status <= 0 || (helper->sent == SENT_STORE ? hold_fits_configuration(helper, record)
+                                                           : hold_keeps_room(helper, record, &arrival));
+    if (!fits) {
+        hold_end(helper, helper->sent == SENT_STORE ? HOLD_END_RETRY : HOLD_END_CANCELLED);
         status = -EAGAIN;
     }
     p2mguard_record_free(record);

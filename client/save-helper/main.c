@@ -20,6 +20,7 @@
 #define MAIN_POLICY "P2MGUARD_SAVE_POLICY"
 #define MAIN_SOCKET "P2MGUARD_SOCKET"
 #define MAIN_STEADY "P2MGUARD_STEADY_MS"
+#define MAIN_SENT "P2MGUARD_SENT_TARGET"
 
 /* A toolstack that has run for longer may have read the target at any time since; it takes no more than this. */
 #define MAIN_STEADY_MS 10000
@@ -164,6 +165,32 @@ static int64_t main_parent_age_ms(void)
     return clock_now_ms() - (int64_t)(started * 1000 / (unsigned long long)sysconf(_SC_CLK_TCK));
 }
 
+/* libvirt's daemons go by what they were asked for; who they are, their names tell. */
+static enum sent_target main_guess_sent(void)
+{
+    char path[64], name[32] = "";
+
+    snprintf(path, sizeof(path), "/proc/%d/comm", (int)getppid());
+    FILE *file = fopen(path, "re");
+    bool read = file && fgets(name, sizeof(name), file);
+    if (file)
+        fclose(file);
+    return read && (strcmp(name, "libvirtd\n") == 0 || strcmp(name, "virtxend\n") == 0) ? SENT_ASKED : SENT_STORE;
+}
+
+static bool main_read_sent(struct helper *helper)
+{
+    const char *sent = getenv(MAIN_SENT);
+
+    helper->sent = sent && strcmp(sent, "asked") == 0 ? SENT_ASKED : SENT_STORE;
+    if (!sent)
+        helper->sent = main_guess_sent();
+    if (!sent || helper->sent == SENT_ASKED || strcmp(sent, "store") == 0)
+        return true;
+    helper_say(helper, SAY_ERROR, MAIN_SENT " is '%s', expected store or asked", sent);
+    return false;
+}
+
 static bool main_read_environment(struct helper *helper)
 {
     const char *policy = getenv(MAIN_POLICY), *steady = getenv(MAIN_STEADY);
@@ -177,6 +204,8 @@ static bool main_read_environment(struct helper *helper)
         return false;
     }
     helper->steady_ms = age_ms < (int64_t)steady_ms ? age_ms : (int64_t)steady_ms;
+    if (!main_read_sent(helper))
+        return false;
     if (!policy || helper->strict || strcmp(policy, "permissive") == 0)
         return true;
     helper_say(helper, SAY_ERROR, MAIN_POLICY " is '%s', expected strict or permissive", policy);

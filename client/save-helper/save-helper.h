@@ -17,12 +17,19 @@
 /* xentoollog's levels (xentoollog.h). */
 enum { SAY_WARNING = 7, SAY_ERROR = 8 };
 
+/* Which target a toolstack sends as the new domain's, before it starts us. */
+enum sent_target {
+    SENT_STORE, /* the one it has read from xenstore: the pin, when the guest was held then */
+    SENT_ASKED  /* the one it was asked for last, itself */
+};
+
 struct helper {
     const char *control; /* the daemon's socket, NULL: the usual one */
     const char *real;    /* the helper to be run */
     char **arguments;    /* its, which are ours */
     bool strict;         /* no save without a guard */
-    int64_t steady_ms;   /* for how long a target must have been the same to be the one that was sent */
+    enum sent_target sent;
+    int64_t steady_ms; /* for how long a target must have been the same to be the one that was sent */
     uint32_t domid;
     int stream_fd, back_fd;
 

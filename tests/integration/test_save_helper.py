@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import struct
 import subprocess
@@ -24,7 +25,7 @@ class Libxl(threading.Thread):
     """What libxl does with a helper's messages: takes them, suspends the guest when told to, and replies."""
 
     def __init__(self, case, script, domid=1, flags=LIVE, stream_type=0, mode='--save-domain', replies=True, direct=False,
-                 **environment):
+                 parent=(), **environment):
         super().__init__(daemon=True)
         self.case, self.domid, self.replies = case, domid, replies
         self.script = f'{case.host.folder}/script-{random.getrandbits(32):x}'
@@ -36,7 +37,8 @@ class Libxl(threading.Thread):
                             'P2MGUARD_STEADY_MS': '0'}, **environment)
         environment = dict(os.environ, SCRIPT=self.script, **environment)
         self.arguments = [mode, str(stream), '-1', str(domid), str(flags), str(1 << SUSPEND), str(stream_type)]
-        self.process = subprocess.Popen([REAL if direct else BUILD + '/save-helper'] + self.arguments, env=environment,
+        program = [*parent, REAL if direct else BUILD + '/save-helper']
+        self.process = subprocess.Popen(program + self.arguments, env=environment,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(stream,), bufsize=0)
         os.close(stream)
         self.bytes = b''
@@ -264,7 +266,8 @@ class SaveHelper(GuardCase):
     def test_bad_environment(self):
         self.host.create(1)
         for key, value, expected in (('P2MGUARD_SAVE_POLICY', 'stern', 'strict or permissive'),
-                                     ('P2MGUARD_STEADY_MS', '1s', 'milliseconds'), ('P2MGUARD_STEADY_MS', '-1', 'milli')):
+                                     ('P2MGUARD_STEADY_MS', '1s', 'milliseconds'), ('P2MGUARD_STEADY_MS', '-1', 'milli'),
+                                     ('P2MGUARD_SENT_TARGET', 'xl', 'expected store or asked')):
             libxl = Libxl(self, ['complete 0'], **{key: value})
             self.assertEqual((libxl.wait(), libxl.did()), (1, []))
             self.assertIn(expected, libxl.said())
@@ -367,6 +370,83 @@ class SaveHelper(GuardCase):
             if done[-1] == 0:
                 break
         self.assertEqual(done, [1, 0])
+
+    # ---- a toolstack that sends the target it was asked for itself ----
+
+    def asked(self, script=('suspend', 'complete 0'), **options):
+        return Libxl(self, script, P2MGUARD_STEADY_MS='60000', P2MGUARD_SENT_TARGET='asked', **options)
+
+    def on_its_way(self, kib=200000, mode='slow'):
+        self.host.create(1, mode=mode)
+        self.host.mem_set(1, kib)
+        wait_until(lambda: self.host.tot_pages(1) != 65536, what='ballooning')
+
+    def assert_saved_at(self, libxl, target_kib):
+        self.assertEqual((libxl.wait(60), libxl.said(), libxl.numbers()), (0, '', [SUSPEND, COMPLETE]))
+        session = self.only_session()
+        self.assertEqual((session['hold'], session['wanted_target_kib']), ('suspended', target_kib))
+        self.assertLessEqual(session['baseline']['tot_kib'], target_kib + 1024)
+        return session
+
+    def test_asked_guest_is_held_where_it_was_asked_to_be(self):
+        self.on_its_way()
+        session = self.assert_saved_at(self.asked(), 200000)
+        self.assertEqual((session['attempt'], session['target_kib']), (1, 200000))
+
+    def test_asked_guest_that_grows_is_held_at_once(self):
+        self.on_its_way(400000)
+        session = self.assert_saved_at(self.asked(), 400000)
+        self.assertLess(session['baseline']['tot_kib'], 400000)
+
+    def spoilt(self):
+        """A guest that is held for the next attempt."""
+        self.host.create(1)
+        libxl = self.asked([f'touch {self.mark("there")}', f'await {self.mark("never")}'])
+        self.wait_for('there')
+        self.host.machine.set(1, 'tot_pages', 65530)
+        self.assertEqual(libxl.wait(), 0)
+        self.assertEqual(self.only_session()['hold'], 'retry')
+        return self.only_session()['session']
+
+    def test_asked_for_less_between_two_attempts(self):
+        first = self.spoilt()
+        self.host.mem_set(1, 200000)
+        session = self.assert_saved_at(self.asked(), 200000)
+        self.assertNotEqual(session['session'], first)
+
+    def test_asked_for_more_between_two_attempts(self):
+        first = self.spoilt()
+        self.host.mem_set(1, 280000)
+        session = self.assert_saved_at(self.asked(), 280000)
+        self.assertEqual((session['session'], session['attempt']), (first, 2))
+
+    def test_asked_guest_whose_distance_from_its_target_is_not_known(self):
+        self.host.create(1, offset_kib=8192)
+        libxl = self.asked()
+        self.assertEqual((libxl.wait(60), libxl.said(), libxl.numbers()), (0, '', [SUSPEND, COMPLETE]))
+
+    def test_asked_guest_is_waited_for_no_longer_than_libxl_does(self):
+        for end in ('terminate', 'vanish'):
+            self.on_its_way()
+            libxl = self.asked()
+            wait_until(lambda: self.client.call('daemon.info')['connections'] > 1, what='the wrapper')
+            if end == 'vanish':
+                libxl.vanish()
+            else:
+                libxl.process.terminate()
+            self.assertEqual((libxl.wait(5), libxl.did()), (1, []))
+            self.assertEqual((self.host.journals(), self.host.target(1)), ([], '200000'))
+            self.host.destroy(1)
+
+    def test_libvirtd_is_known_by_its_name(self):
+        for name in ('libvirtd', 'virtxend'):
+            program = self.mark(name)
+            shutil.copy('/bin/sh', program)
+            self.on_its_way()
+            libxl = Libxl(self, ['suspend', 'complete 0'], P2MGUARD_STEADY_MS='60000', parent=[program, '-c', '"$0" "$@"; exit $?'])
+            self.assert_saved_at(libxl, 200000)
+            self.host.destroy(1)
+            wait_until(lambda: not self.host.journals(), what='the end of the session')
 
     # ---- somebody dies ----
 

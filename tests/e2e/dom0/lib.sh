@@ -108,8 +108,8 @@ run_in_guest() { # COMMAND…
 }
 guest_has_run() { [[ $(xenstore-read "$dir/data/run" 2>/dev/null) == "$token "* ]]; }
 
-# A scenario may set GUEST_READY to what is to be done with each new guest.
-create_guest() {
+# How a guest is started; scenarios with another toolstack have their own.
+launch_guest() {
 	cat >/tmp/guest.cfg <<-CONFIG
 		name = "$GUEST"
 		type = "$TYPE"
@@ -122,11 +122,16 @@ create_guest() {
 		on_reboot = "destroy"
 		on_crash = "destroy"
 	CONFIG
+	xl create /tmp/guest.cfg
+}
+
+# A scenario may set GUEST_READY to what is to be done with each new guest.
+create_guest() {
 	local try
 	! lost_unseen || touch /tmp/lost-unseen
 	for try in 1 2 3 4 5 6 7 8; do
 		rm -f /var/log/xen/guest-$GUEST.log
-		xl create /tmp/guest.cfg >$LOGS/create 2>&1 || { say "xl create: $(tail -n1 $LOGS/create)"; return 1; }
+		launch_guest >$LOGS/create 2>&1 || { say "no guest: $(tail -n1 $LOGS/create)"; return 1; }
 		until_true 60 guest_is_up_or_lost
 		# What the emulator lost at boot is no loss later on.
 		guests_lost >/tmp/lost
@@ -144,8 +149,10 @@ create_guest() {
 }
 guest_is_up_or_lost() { guest_is_up || ! domid >/dev/null; }
 
+# A scenario may set AT_END to what is to be done when it has ended, however it ends.
 clean_up() {
 	storm_stop
+	${AT_END:-true}
 	stop_daemon
 	while read -r id; do [[ $id == 0 ]] || xl destroy "$id"; done < <(xl list | awk 'NR > 1 {print $2}')
 	rm -f /tmp/storm.*
@@ -205,15 +212,19 @@ emulator_lost_guest() { # true once for each guest so lost; there is a new one t
 
 # --- the storm --------------------------------------------------------------------------------------------------------
 
-# A toolstack that gives the guest another target twice a second. The last one xl accepted is in /tmp/storm.last.
+# Scenarios with another toolstack have their own.
+mem_set() { xl mem-set $GUEST "${1}m"; } # MIB
+STORM_MIB=(300 250 400 260 500)
+
+# A toolstack that gives the guest another target twice a second. The last one it accepted is in /tmp/storm.last.
 storm_start() { # returns when it is under way
 	rm -f /tmp/storm.*
 	{
 		while :; do
-			for mib in 300 250 400 260 500; do
+			for mib in "${STORM_MIB[@]}"; do
 				[[ ! -e /tmp/storm.stop ]] || exit 0
 				start=$(now_ms) of=$(domid)
-				if xl mem-set $GUEST ${mib}m 2>>$LOGS/storm; then
+				if mem_set "$mib" >>$LOGS/storm 2>&1; then
 					echo $((mib * 1024)) >/tmp/storm.last
 					echo "$start to $(now_ms) ms: $((mib * 1024)) KiB, of domain $of" >>/tmp/storm.accepted
 				fi
@@ -287,6 +298,29 @@ migrate_guarded() { # ATTEMPTS [COMMAND…]
 	local status=$?
 	tail -n1 $LOGS/guarded.out >/tmp/summary
 	return $status
+}
+
+# --- the save helper ------------------------------------------------------------------------------------------------
+
+# shellcheck disable=SC2034 # the scenarios use it
+WRAPPER=/usr/libexec/p2mguard/save-helper
+settle_by_itself() { until_true 60 settled; }
+journal_is_empty() { [[ -z $(xenstore-ls -f /tool/p2mguard/session 2>/dev/null) ]]; }
+held() { p2mguardctl --json list | jq -e '.[0].state == "held"' >/dev/null 2>&1; }
+copying() { xl domid "$GUEST--incoming" >/dev/null 2>&1 && held; }
+runs_here() { xl list "$1" 2>/dev/null | awk 'NR > 1 {exit $5 !~ /^[rb-]/}'; } # DOMID
+runs_as_before() { runs_here "$1" && [[ $(permissions) == "$PERMISSIONS" ]] && guest_memory_ok; } # DOMID
+
+kill_all() { # WORDS: whoever has them in his command line
+	local file words
+	for file in /proc/[0-9]*/cmdline; do
+		words=() # it may have ended by now
+		mapfile -d '' words 2>/dev/null <"$file"
+		if [[ ${words[*]} == *"$1"* ]]; then
+			file=${file#/proc/}
+			kill -9 "${file%/cmdline}"
+		fi
+	done
 }
 
 # The guest, wherever it is now, has what libxl would have given it: MAX_KIB and the permissions; and this target.

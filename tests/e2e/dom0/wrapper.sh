@@ -2,7 +2,6 @@
 # shellcheck shell=bash source=lib.sh
 # Plain "xl migrate", and LIBXL_SAVE_HELPER in its environment: nothing else is changed.
 storms=${E2E_storms:-20} pairs=${E2E_wrapped:-5} deaths=${E2E_deaths:-10}
-WRAPPER=/usr/libexec/p2mguard/save-helper
 
 create_guest || { not_ok wrapper.setup "no guest"; return; }
 learn
@@ -12,9 +11,6 @@ wrapped() { # COMMAND…: with the wrapper, and no guard of p2mguardctl's
 	forget_last
 	LIBXL_SAVE_HELPER=$WRAPPER "$@" >>"$LOGS/migrate" 2>&1
 }
-settle_by_itself() { until_true 60 settled; }
-journal_is_empty() { [[ -z $(xenstore-ls -f /tool/p2mguard/session 2>/dev/null) ]]; }
-runs_here() { xl list "$1" 2>/dev/null | awk 'NR > 1 {exit $5 !~ /^[rb-]/}'; }
 
 # --- under the storm ----------------------------------------------------------------------------------------------------
 
@@ -77,10 +73,6 @@ check wrapper.quiet.first_try "${#guarded[@]} of $pairs migrated at the first tr
 
 # --- somebody dies -------------------------------------------------------------------------------------------------------
 
-copying() { xl domid "$GUEST--incoming" >/dev/null 2>&1 && held; }
-held() { p2mguardctl --json list | jq -e '.[0].state == "held"' >/dev/null 2>&1; }
-runs_as_before() { runs_here "$id" && [[ $(permissions) == "$PERMISSIONS" ]] && guest_memory_ok; }
-
 death() { # NAME COMMAND: the command kills somebody in the middle of a migration
 	local in_time=0 n=1 times=() start ms
 	while ((n <= deaths)); do
@@ -102,7 +94,7 @@ death() { # NAME COMMAND: the command kills somebody in the middle of a migratio
 		emulator_lost_guest && continue
 		[[ $(domid) == "$id" ]] || { say "$1 $n: it had migrated already" && continue; }
 		times+=("$ms")
-		if ((ms <= 2000)) && runs_as_before; then in_time=$((in_time + 1)); fi
+		if ((ms <= 2000)) && runs_as_before "$id"; then in_time=$((in_time + 1)); fi
 		n=$((n + 1))
 	done
 	fig "wrapper.$1.thawed_ms" "${times[*]}"
@@ -110,17 +102,6 @@ death() { # NAME COMMAND: the command kills somebody in the middle of a migratio
 }
 kill_xl() { kill -9 "$moving"; }
 interrupt_xl() { kill -INT -- "-$moving"; }
-kill_all() { # WORDS: whoever has them in his command line
-	local file words
-	for file in /proc/[0-9]*/cmdline; do
-		words=() # it may have ended by now
-		mapfile -d '' words 2>/dev/null <"$file"
-		if [[ ${words[*]} == *"$1"* ]]; then
-			file=${file#/proc/}
-			kill -9 "${file%/cmdline}"
-		fi
-	done
-}
 kill_receiver() { # as when its host dies: with the helper that takes the pages
 	kill_all 'xl migrate-receive'
 	kill_all ' --restore-domain '
