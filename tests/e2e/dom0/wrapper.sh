@@ -35,6 +35,7 @@ while ((n <= storms)); do
 	tries+=("$try")
 	if [[ $(domid) != "$before" ]]; then
 		migrated=$((migrated + 1))
+		say "round $n of $storms: migrated at try $try"
 	else
 		say "round $n: $(why_failed "$LOGS/migrate")"
 		tail -n 8 "$LOGS/migrate" "$LOGS/daemon"
@@ -94,6 +95,7 @@ death() { # NAME COMMAND: the command kills somebody in the middle of a migratio
 		emulator_lost_guest && continue
 		[[ $(domid) == "$id" ]] || { say "$1 $n: it had migrated already" && continue; }
 		times+=("$ms")
+		say "$1 $n of $deaths: thawed after $ms ms"
 		if ((ms <= 2000)) && runs_as_before "$id"; then in_time=$((in_time + 1)); fi
 		n=$((n + 1))
 	done
