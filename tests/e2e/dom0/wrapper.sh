@@ -26,7 +26,7 @@ while ((n <= storms)); do
 		: >"$LOGS/migrate"
 		wrapped /tmp/migrate && break
 		xl destroy "$GUEST--incoming" >/dev/null 2>&1
-		if lost_unseen; then lost=yes && break; fi
+		if lost_unseen || dom0_stood_still "$LOGS/migrate"; then lost=yes && break; fi
 		fails_in_time || { late=$((late + 1)) && say "round $n, try $try failed late: $(why_failed "$LOGS/migrate")" && tail -n 5 "$LOGS/migrate"; }
 	done
 	storm_stop
