@@ -30,8 +30,7 @@ static void what_is_utf8_stays(void **state)
                                         "\xc2\x80\xdf\xbf",
                                         "\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbf",
                                         "\xf0\x90\x80\x80\xf4\x8f\xbf\xbf",
-                                        "a\xe2\x82\xac"
-                                        "b"};
+                                        "a\xe2\x82\xac."};
 
     (void)state;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
