@@ -54,13 +54,14 @@ static void migrate_drop(struct migrate_nodes *nodes, struct migrate_node *node)
     if (node->next)
         node->next->link = node->link;
     nodes->by_domid[node->domid] = NULL;
+    free(node->doubt);
     free(node);
 }
 
 /* Frees it when nothing is known of it and nothing is under way. */
 static void migrate_tidy(struct migrate_nodes *nodes, struct migrate_node *node)
 {
-    if (!node->queued && !node->looking && !node->removing && !node->known)
+    if (!node->queued && !node->looking && !node->removing && !node->known && !node->doubt)
         migrate_drop(nodes, node);
 }
 
@@ -260,11 +261,20 @@ static void migrate_handle(struct migrate_nodes *nodes, struct migrate_node *nod
             migrate_act(nodes, node, &removed);
     } else if (task->found.asked) {
         migrate_take_request(nodes, node, task);
+    } else if (node->doubt) {
+        migrate_take_request(nodes, node, node->doubt); /* it was taken, and nobody has heard of it */
     } else if (!node->known && node->found) {
         node->known = true;
         node->removes = !migrate_take_over(nodes, node, &task->found);
     }
     node->found = false;
+}
+
+/* An "end" stays in its node, and is found there again. */
+static bool migrate_is_doubtful(const struct migrate_work *task)
+{
+    return task->task == MIGRATE_LOOK && task->error == -ENOTCONN && task->found.asked &&
+           (task->found.problem || task->found.request.word != MIGRATE_END);
 }
 
 static void migrate_looked(struct migrate_nodes *nodes, struct migrate_node *node, struct migrate_work *task)
@@ -273,6 +283,10 @@ static void migrate_looked(struct migrate_nodes *nodes, struct migrate_node *nod
     nodes->looks--;
     if (!task->error)
         migrate_handle(nodes, node, task);
+    if (!task->error || migrate_is_doubtful(task)) {
+        free(node->doubt);
+        node->doubt = task->error ? task : NULL;
+    }
     if (node->removes)
         migrate_remove(nodes, node);
     else
@@ -358,7 +372,10 @@ static void migrate_done(struct work *work)
     if (node && (is_write || task->task == MIGRATE_LOOK))
         migrate_done_at(nodes, node, task);
     free(task->there);
-    free(task);
+    task->there = NULL;
+    node = nodes->by_domid[task->domid]; /* it may be gone */
+    if (!node || node->doubt != task)
+        free(task);
     migrate_dispatch(nodes);
     if (is_write && nodes->writes == 0)
         nodes->settled(nodes->context);

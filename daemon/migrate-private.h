@@ -39,6 +39,9 @@ struct migrate_node {
     bool unsaid;                     /* it did not get there */
     bool named;                      /* session and uuid stand there too */
     bool refuses_end;                /* the next answer is to an "end" that stays without effect */
+
+    /* The look with which the connection was lost: whether it has taken its request is not known. */
+    struct migrate_work *doubt;
 };
 
 struct migrate_nodes {

@@ -689,6 +689,28 @@ class StoreTrouble(NodesCase):
             self.finish(domid)
         self.assert_nothing_left(before)
 
+    def test_request_with_which_the_connection_is_lost(self):
+        """Whether it was taken before, or not: it is done."""
+        before = self.host.create(1)
+        proxy = self.behind_a_proxy()
+        def ask_and_lose(request, made):
+            proxy.lose_commit(1, made)
+            self.write(1, request)
+            self.client.event('store.back')
+        for made in (True, False):
+            ask_and_lose(BEGIN, made)
+            self.wait_verdict(1, 'held')
+            ask_and_lose('verdict', made)
+            self.wait_verdict(1, 'proceed', 'retry')  # the store was away
+            ask_and_lose('retry', made)
+            self.client.event('session.retry')
+            self.wait_verdict(1, 'held')
+            ask_and_lose('nonsense', made)
+            self.wait_verdict(1, 'error')
+            ask_and_lose('end failed', made)
+            self.wait_gone(1)
+            self.assert_nothing_left({1: before})
+
     def test_connection_lost_again_and_again(self):
         before = self.host.create(1)
         proxy = self.behind_a_proxy()
