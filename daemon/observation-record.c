@@ -22,20 +22,6 @@ static json_t *observation_baseline(const struct observation *observation)
     return record_figures(&observation->sight.baseline, sight_page_kib(&observation->sight));
 }
 
-static json_t *observation_against(const struct verdict_facts *facts)
-{
-    json_t *list = json_array();
-    enum p2mg_reason reason;
-
-    for (size_t i = 0; list && (reason = verdict_against(facts, i)) != P2MG_REASON_NONE; i++) {
-        if (json_array_append_new(list, json_string(p2mg_reason_name(reason))) < 0) {
-            json_decref(list);
-            list = NULL;
-        }
-    }
-    return list;
-}
-
 /* From the helper's start to its end, or to now. */
 static int64_t observation_duration_ms(const struct observation *observation)
 {
@@ -57,7 +43,7 @@ static json_t *observation_add_judgement(const struct observation *observation, 
     json_t *judgement =
         json_pack("{s:s?,s:s,s:s,s:o,s:I,s:o,s:I,s:I,s:I}", "verdict",
                   gave_way ? NULL : p2mg_verdict_name(verdict.verdict), "reason", p2mg_reason_name(reason), "text",
-                  p2mg_reason_text(reason), "against", gave_way ? json_array() : observation_against(&facts), "changes",
+                  p2mg_reason_text(reason), "against", gave_way ? json_array() : record_against(&facts), "changes",
                   (json_int_t)sight->changes, "generation_changes", record_number(sight->generation_steps / 2),
                   "target_changes", (json_int_t)observation->target_changes, "longest_gap_ms",
                   (json_int_t)sight->longest_gap_ms, "duration_ms", (json_int_t)observation_duration_ms(observation));

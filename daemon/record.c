@@ -178,7 +178,7 @@ json_t *record_session(const struct session *session)
     return object;
 }
 
-static json_t *record_against(const struct verdict_facts *facts)
+json_t *record_against(const struct verdict_facts *facts)
 {
     json_t *list = json_array();
     enum p2mg_reason reason;

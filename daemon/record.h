@@ -21,6 +21,9 @@ json_t *record_policy(const struct p2mg_policy *policy);
 json_t *record_figures(const struct sight_figures *figures, uint64_t page_kib);
 json_t *record_p2m(const struct survey_result *survey);
 
+/* The names of all reasons that speak against proceed. */
+json_t *record_against(const struct verdict_facts *facts);
+
 /* Parts of them. A number that a guest writes is capped at what JSON can hold, 2^63 - 1. */
 json_t *record_number(uint64_t number);
 json_t *record_digest(uint64_t digest);

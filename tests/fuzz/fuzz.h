@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* libFuzzer's entry point; no header of its own declares it. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -15,5 +16,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
         if (!(condition))                                                                                              \
             abort();                                                                                                   \
     } while (0)
+
+/* Has all of the input read, and then each line of it. */
+static inline void fuzz_texts(const uint8_t *data, size_t size, void (*read)(const uint8_t *text, size_t length))
+{
+    const uint8_t *line = data, *end = data + size;
+
+    read(data, size);
+    while (line < end) {
+        const uint8_t *newline = memchr(line, '\n', (size_t)(end - line));
+        const uint8_t *line_end = newline ? newline : end;
+        read(line, (size_t)(line_end - line));
+        line = newline ? newline + 1 : end;
+    }
+}
 
 #endif

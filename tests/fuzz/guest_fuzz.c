@@ -212,17 +212,9 @@ static void write_features(unsigned has, uint32_t number, const uint8_t *data, s
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    const uint8_t *line = data, *end = data + size;
-
     if (size == 0)
         return 0;
-    read_text(data, size);
-    while (line < end) {
-        const uint8_t *newline = memchr(line, '\n', (size_t)(end - line));
-        const uint8_t *line_end = newline ? newline : end;
-        read_text(line, (size_t)(line_end - line));
-        line = newline ? newline + 1 : end;
-    }
+    fuzz_texts(data, size, read_text);
     unsigned kind = *data++;
     size--;
     uint32_t number = take_number(&data, &size);
