@@ -33,6 +33,17 @@ static int gate_look(const struct gate *gate, const struct worker_tools *tools, 
     return domain->dying || strcmp(domain->uuid, gate->journal.uuid) != 0 ? -ESRCH : 0;
 }
 
+/*
+ * For within a transaction: a domain that is there after it has begun has the nodes that it reads, and one that takes
+ * its number later makes the commit fail.
+ */
+static int gate_check(const struct gate *gate, const struct worker_tools *tools)
+{
+    struct hypervisor_domain domain;
+
+    return gate_look(gate, tools, &domain);
+}
+
 /* A node is absent: because the domain went away under our hands, or because it never had one. */
 static int gate_explain_absent(const struct gate *gate, const struct worker_tools *tools)
 {
@@ -44,6 +55,12 @@ static int gate_explain_absent(const struct gate *gate, const struct worker_tool
 static uint64_t gate_page_kib(const struct worker_tools *tools)
 {
     return hypervisor_page_kib(tools->hypervisor);
+}
+
+/* The zero tells a pin from a toolstack's target of the very same number. */
+static void gate_print_pin(uint64_t pin_kib, char pin[JOURNAL_TARGET_MAX])
+{
+    snprintf(pin, JOURNAL_TARGET_MAX, "0%" PRIu64, pin_kib);
 }
 
 /* ---- taking ---- */
@@ -71,18 +88,30 @@ static int gate_note_private(void *context, const char *name)
     return length < 0 || (size_t)length >= JOURNAL_PRIVATE_MAX - used ? -EMSGSIZE : 0;
 }
 
+struct gate_taking {
+    struct gate *gate;
+    const struct worker_tools *tools;
+    uint64_t pin_kib;
+};
+
 static int gate_take_body(struct store *store, store_txn txn, void *context)
 {
-    struct gate *gate = context;
+    const struct gate_taking *taking = context;
+    struct gate *gate = taking->gate;
     struct journal *journal = &gate->journal;
     char path[STORE_PATH_MAX];
-    int error;
+    int error = gate_check(gate, taking->tools);
 
+    if (error)
+        return error;
     error = store_read(store, txn, gate_path(gate, "memory/target", path), journal->target, sizeof(journal->target));
     if (error)
         return error == -ENOENT || error == -EMSGSIZE ? -ENODATA : error;
     if (!journal_is_target(journal->target))
         return -ENODATA;
+    journal->pin[0] = '\0';
+    if (taking->pin_kib && strtoull(journal->target, NULL, 10) == taking->pin_kib)
+        gate_print_pin(taking->pin_kib, journal->pin);
     error = store_get_perms(store, txn, path, journal->target_perms, sizeof(journal->target_perms));
     if (error)
         return error;
@@ -99,6 +128,8 @@ static int gate_take_body(struct store *store, store_txn txn, void *context)
         error = store_set_perms(store, txn, path, GATE_CLOSED);
     if (!error)
         error = store_set_perms(store, txn, gate_path(gate, "memory/target", path), GATE_CLOSED);
+    if (!error && *journal->pin)
+        error = store_write(store, txn, path, journal->pin);
     return error;
 }
 
@@ -127,6 +158,8 @@ static int gate_note_cap(struct gate *gate, const struct worker_tools *tools, co
     uint64_t max_kib = domain->max_pages * page_kib, cap_kib = cap_pages * page_kib;
     bool ours = max_kib == journal->cap_kib || (journal->cap_past_kib && max_kib == journal->cap_past_kib);
 
+    struct journal before = *journal;
+
     report->tot_pages = domain->tot_pages;
     if (max_kib == cap_kib && ours)
         return -EALREADY;
@@ -138,7 +171,7 @@ static int gate_note_cap(struct gate *gate, const struct worker_tools *tools, co
         journal->cap_past_kib = journal->cap_kib;
         journal->cap_kib = cap_kib;
     }
-    return journal_write(tools->store, 0, journal);
+    return memcmp(&before, journal, sizeof(before)) ? journal_write(tools->store, 0, journal) : 0;
 }
 
 /*
@@ -179,9 +212,11 @@ static uint64_t gate_videoram_kib(const struct gate *gate, struct store *store)
     return strtoull(value, NULL, 10);
 }
 
-int gate_take(struct gate *gate, const struct worker_tools *tools, bool young, struct gate_report *report)
+int gate_take(struct gate *gate, const struct worker_tools *tools, bool young, uint64_t pin_kib,
+              struct gate_report *report)
 {
     struct journal *journal = &gate->journal;
+    struct gate_taking taking = {gate, tools, pin_kib};
     struct hypervisor_domain domain;
     int error = gate_look(gate, tools, &domain);
 
@@ -190,7 +225,8 @@ int gate_take(struct gate *gate, const struct worker_tools *tools, bool young, s
     if (young && !gate_guest_is_up(gate, tools->store))
         return -EHOSTDOWN;
     journal->max_kib = domain.max_pages * gate_page_kib(tools);
-    error = store_transact(tools->store, gate_take_body, gate);
+    journal->cap_kib = domain.tot_pages * gate_page_kib(tools);
+    error = store_transact(tools->store, gate_take_body, &taking);
     if (error)
         return error == -ENODATA || error == -ENOENT ? gate_explain_absent(gate, tools) : error;
     memset(report, 0, sizeof(*report));
@@ -250,8 +286,10 @@ static int gate_resolve(struct gate *gate, struct store *store)
 
 struct gate_wish {
     struct gate *gate;
+    const struct worker_tools *tools;
     const char *pin;
     bool open;
+    bool foreign;           /* somebody else's value stood in the target */
     struct journal journal; /* as it will be after the commit */
     struct gate_report *report;
 };
@@ -295,7 +333,7 @@ static int gate_sync_target(struct store *store, store_txn txn, struct gate_wish
         error = 0;
     if (!error && *wish->journal.pin && strcmp(text, wish->journal.pin) != 0)
         error = store_write(store, txn, path, wish->journal.pin);
-    wish->report->deferred = foreign;
+    wish->report->deferred |= foreign;
     return error;
 }
 
@@ -321,8 +359,11 @@ static int gate_sync_body(struct store *store, store_txn txn, void *context)
     struct gate *gate = wish->gate;
 
     wish->journal = gate->journal;
-    wish->report->deferred = wish->report->reopened = false;
-    int error = gate_sync_perms(store, txn, gate, "memory", GATE_CLOSED, GATE_CLOSED, wish->report);
+    wish->report->reopened = false;
+    int error = gate_check(gate, wish->tools);
+    if (error)
+        return error;
+    error = gate_sync_perms(store, txn, gate, "memory", GATE_CLOSED, GATE_CLOSED, wish->report);
     if (error)
         return error;
     error = gate_sync_target(store, txn, wish);
@@ -332,6 +373,29 @@ static int gate_sync_body(struct store *store, store_txn txn, void *context)
         return error;
     return gate_sync_perms(store, txn, gate, "memory/target", gate_wanted_perms(gate, gate->open),
                            gate_wanted_perms(gate, wish->open), wish->report);
+}
+
+static int gate_put_back_body(struct store *store, store_txn txn, void *context)
+{
+    struct gate_wish *wish = context;
+    int error = gate_check(wish->gate, wish->tools);
+
+    wish->journal = wish->gate->journal;
+    return error ? error : gate_sync_target(store, txn, wish);
+}
+
+/*
+ * The pin over what a toolstack wrote, alone and before anything else: a migration that begins now reads the target,
+ * and makes the new domain no larger than that.
+ */
+static int gate_put_back(struct gate *gate, const struct worker_tools *tools, struct gate_report *report)
+{
+    struct gate_wish wish = {.gate = gate, .tools = tools, .pin = "", .report = report};
+    int error = store_transact(tools->store, gate_put_back_body, &wish);
+
+    if (!error)
+        gate->journal = wish.journal;
+    return error == -ENOENT ? 0 : error; /* removed, which the next look sees as well */
 }
 
 /* 1 when the store is as it should be already. */
@@ -345,9 +409,11 @@ static int gate_is_in_order(struct gate_wish *wish, struct store *store)
         return error == -ENOENT || error == -EMSGSIZE ? 0 : error;
     if (strcmp(text, gate_expected_target(gate)) != 0) {
         /* Kept whatever comes next: the domain may be about to go, and its tree with it. */
-        wish->report->deferred = journal_is_target(text);
-        if (wish->report->deferred)
+        wish->foreign = true;
+        if (journal_is_target(text)) {
             strcpy(gate->journal.deferred, text);
+            wish->report->deferred = true;
+        }
         return 0;
     }
     if (wish->open != gate->open || (*wish->pin && strcmp(wish->pin, gate->journal.pin) != 0))
@@ -365,15 +431,21 @@ int gate_sync(struct gate *gate, const struct worker_tools *tools, uint64_t pin_
               struct gate_report *report)
 {
     char pin[JOURNAL_TARGET_MAX] = "", path[STORE_PATH_MAX], active[8];
-    struct gate_wish wish = {.gate = gate, .pin = pin, .open = open, .report = report};
+    struct gate_wish wish = {.gate = gate, .tools = tools, .pin = pin, .open = open, .report = report};
 
     memset(report, 0, sizeof(*report));
     if (pin_kib)
-        snprintf(pin, sizeof(pin), "0%" PRIu64, pin_kib);
+        gate_print_pin(pin_kib, pin);
     int error = gate_resolve(gate, tools->store);
     if (error && error != -ENOENT)
         return error;
     int in_order = gate_is_in_order(&wish, tools->store);
+    if (wish.foreign && *gate->journal.pin) {
+        error = gate_put_back(gate, tools, report);
+        if (error)
+            return error;
+        in_order = gate_is_in_order(&wish, tools->store);
+    }
     if (in_order < 0)
         return in_order;
     uint64_t cap = cap_pages ? cap_pages : gate->journal.cap_kib / gate_page_kib(tools);
@@ -434,16 +506,25 @@ static int gate_restore_perms(struct store *store, store_txn txn, const char *pa
     return error || strcmp(perms, wanted) != 0 ? store_set_perms(store, txn, path, wanted) : 0;
 }
 
+struct gate_restoring {
+    struct gate *gate;
+    const struct worker_tools *tools;
+};
+
 /* Parent first, target last: the target's event is what makes the guest look. */
 static int gate_restore_body(struct store *store, store_txn txn, void *context)
 {
-    struct gate *gate = context;
+    const struct gate_restoring *restoring = context;
+    struct gate *gate = restoring->gate;
     const struct journal *journal = &gate->journal;
     struct gate_private walk = {gate, store, txn};
     char path[STORE_PATH_MAX], text[JOURNAL_TEXT_MAX];
 
+    int error = gate_check(gate, restoring->tools);
+    if (error)
+        return error;
     gate_path(gate, "memory", path);
-    int error = gate_restore_perms(store, txn, path, journal->memory_perms);
+    error = gate_restore_perms(store, txn, path, journal->memory_perms);
     if (!error)
         error = store_list(store, txn, path, gate_open_newborn, &walk);
     if (error && error != -ENOENT)
@@ -483,7 +564,9 @@ int gate_restore(struct gate *gate, const struct worker_tools *tools)
         if (error)
             return error;
     }
-    return store_transact(tools->store, gate_restore_body, gate);
+    struct gate_restoring restoring = {gate, tools};
+    error = store_transact(tools->store, gate_restore_body, &restoring);
+    return error == -ESRCH ? journal_drop(tools->store, 0, journal->domid) : error;
 }
 
 /* ---- on to the new domain ---- */

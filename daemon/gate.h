@@ -50,9 +50,11 @@ struct gate_report {
 /*
  * Closes the gate over a domain and caps it at its size, journal first. journal.domid, uuid and session must be filled
  * in. -ENODATA: there is no memory/target, or it is not a number; -EHOSTDOWN: the guest has not come up
- * far enough to have read its first target (only looked at when `young`).
+ * far enough to have read its first target (only looked at when `young`). With `pin_kib`, a target of that number is
+ * pinned at once.
  */
-int gate_take(struct gate *gate, const struct worker_tools *tools, bool young, struct gate_report *report);
+int gate_take(struct gate *gate, const struct worker_tools *tools, bool young, uint64_t pin_kib,
+              struct gate_report *report);
 
 /*
  * Makes the store and the hypervisor be as they should: the pin in the target (pin_kib; 0 = leave what is there, unless

@@ -365,6 +365,10 @@ static void guard_on_touched(void *context, const char *path, const char *token)
     char letter;
     if (sscanf(token, "%c%u", &letter, &domid) != 2 || domid > UINT16_MAX)
         return;
+    struct session *session = guard_find_domain(guard, (uint16_t)domid);
+    /* First: a pin that was written over goes back before anybody else reads the target. */
+    if (session && letter == TARGETS_WATCH_LETTER)
+        session_touched(session);
     if (letter == NEWCOMERS_WATCH_LETTER)
         newcomers_touched(guard->newcomers, (uint16_t)domid);
     else if (letter == TARGETS_WATCH_LETTER)
@@ -373,7 +377,6 @@ static void guard_on_touched(void *context, const char *path, const char *token)
         guard->callbacks.asked(guard->callbacks.context, (uint16_t)domid);
     else if (letter == OBSERVATION_WATCH_LETTER)
         observations_touched(guard->observations, (uint16_t)domid);
-    struct session *session = guard_find_domain(guard, (uint16_t)domid);
     if (!session)
         return; /* an event that was under way when its watch was removed */
     if (letter == 'm')

@@ -75,7 +75,7 @@ void session_job_run(struct work *work, const struct worker_tools *tools)
 
     switch (job->operation) {
     case OPERATION_TAKE:
-        job->error = gate_take(&job->gate, tools, job->young, &job->report);
+        job->error = gate_take(&job->gate, tools, job->young, job->pin_kib, &job->report);
         break;
     case OPERATION_ASK:
         job->error = agent_ask(tools->store, &job->gate.journal, job->seq, job->lease_s, &job->view);

@@ -7,7 +7,7 @@ import threading
 
 # xs_wire.h: a message's head, and the types that matter here.
 HEAD = struct.Struct('<IIII')
-TRANSACTION_END, WRITE = 7, 11
+TRANSACTION_END, WRITE, RM, SET_PERMS = 7, 11, 13, 14
 
 
 class Proxy:
@@ -17,7 +17,7 @@ class Proxy:
         self.listener = None
         self.commits_left, self.made = None, True
         self.lost = threading.Event()
-        self.before_write = lambda path: None  # called before a write is passed on
+        self.before_change = lambda path: None  # called before a change of a node is passed on
         self.open()
 
     def open(self):
@@ -75,8 +75,8 @@ class Proxy:
             elif not self.commits_left:
                 self.lost.set()
                 return True
-        if kind == WRITE:
-            self.before_write(body.split(b'\0', 1)[0].decode())
+        if kind in (WRITE, RM, SET_PERMS):
+            self.before_change(body.split(b'\0', 1)[0].decode())
         return False
 
     def is_lost(self, kind, number, _body, swallow):

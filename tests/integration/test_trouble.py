@@ -6,7 +6,7 @@ import signal
 import time
 import unittest
 
-from fixture import QUICK, SANITIZED, SESSIONS, RpcError, wait_until
+from fixture import QUICK, SESSIONS, RpcError, wait_until
 from test_asking import Agent
 from test_guard import GuardCase
 
@@ -186,7 +186,7 @@ class Trouble(GuardCase):
         self.assertEqual(self.client.call('daemon.info')['store'], 'stalled')
         os.kill(self.host.xenstored.pid, signal.SIGCONT)
         self.assertEqual(self.verdict(session)['verdict'], 'proceed')
-        self.assertLess(slowest, 0.5 if SANITIZED else 0.05)
+        self.assertLess(slowest, 0.5)
         print(f'# xenstored stopped for 5 s: guard.list took at most {slowest * 1000:.2f} ms', flush=True)
 
     def hold_and_lose(self, proxy, number, made):
@@ -228,15 +228,63 @@ class Trouble(GuardCase):
             self.assertGreater(number, 5)
             print(f'# {number - 1} commits lost', flush=True)
 
+    def test_domid_that_is_used_again_before_any_change(self):
+        """Another guest, of the same number: nothing of what was meant for the one before may reach it."""
+        proxy = self.put_proxy_between()
+        number, change, fresh = 1, 1, None
+        def replace(_path):
+            nonlocal change, fresh
+            if change == number:
+                self.host.destroy(1)
+                fresh = self.host.create(1, uuid='22222222-0000-4000-8000-000000000000', target_kib=200000)
+            change += 1
+        while change >= number:
+            self.host.create(1, mode='deaf')
+            self.host.machine.set(1, 'tot_pages', 65000)
+            change, fresh = 1, None
+            proxy.before_change = replace
+            try:
+                session = self.client.hold(1)
+                self.host.mem_set(1, 300000)
+                self.verdict(session)
+                self.end(session)
+            except RpcError as error:
+                self.assertIn(error.code, (-32001, -32004, -32005))
+            wait_until(lambda: not self.host.journals() and not self.client.call('guard.list')['sessions'], 10,
+                       f'the session gone, its guest being replaced before change {number}')
+            proxy.before_change = lambda path: None
+            if fresh:
+                self.assertEqual(self.host.snapshot(1), fresh if self.host.target(1) == '200000' else
+                                 {**fresh, 'target': '300000', 'max_pages': 75256}, f'change {number}')
+            self.host.destroy(1)
+            number += 1
+        self.assertGreater(number, 10)
+        print(f'# replaced before each of {number - 2} changes', flush=True)
+
+    def test_pin_goes_back_before_anything_else_is_done(self):
+        """Whoever reads the target meanwhile, a toolstack that begins a migration, takes it for the guest's size."""
+        before = self.host.create(1)
+        proxy = self.put_proxy_between()
+        session = self.client.hold(1)
+        self.client.call('events.subscribe')
+        written = []
+        proxy.before_change = written.append
+        self.host.mem_set(1, 200000)  # sets max_pages as well
+        self.client.event('target.deferred', target_kib=200000)
+        self.assertEqual(written[:2], [SESSIONS + '/1/restore', '/local/domain/1/memory/target'])
+        self.client.event('cap.restored')
+        self.end(session)
+        self.assertEqual(self.host.snapshot(1), {**before, 'target': '200000', 'max_pages': 50256})
+
     def test_max_pages_that_is_set_while_the_journal_is_written(self):
         before = self.host.create(1)
         proxy = self.put_proxy_between()
         session = self.client.hold(1)
         def set_once(path):
             if path.endswith('/restore'):
-                proxy.before_write = lambda path: None
+                proxy.before_change = lambda path: None
                 self.host.machine.set(1, 'max_pages', 99999)
-        proxy.before_write = set_once
+        proxy.before_change = set_once
         self.client.call('events.subscribe')
         self.host.mem_set(1, 262140)
         self.client.event('cap.restored', max_kib=399996)
