@@ -680,6 +680,7 @@ static int guard_start_worker(struct guard *guard, struct event_base *base)
     }
     newcomers_use(guard->newcomers, guard->host.worker);
     targets_use(guard->targets, guard->host.worker);
+    guard->host.targets = guard->targets;
     guard->observing.worker = guard->host.worker;
     guard->workers = settings.hypervisor;
     return 0;
@@ -789,7 +790,6 @@ int guard_begin(struct guard *guard, uint16_t domid, const struct session_option
         guard_watch(guard, domid, false, false);
         return error;
     }
-    (*session)->steady_ms = targets_steady_ms(guard->targets, domid, &(*session)->steady_kib);
     *guard->live_end = *session;
     guard->live_end = &(*session)->next;
     guard->live_count++;

@@ -19,6 +19,11 @@ uint64_t rest_pin_for(const struct rest *rest, uint64_t tot_kib)
     return pin_kib > 0 ? (uint64_t)pin_kib : 1;
 }
 
+bool rest_is_there(const struct rest *rest, uint64_t tot_kib, uint64_t target_kib, bool hvm)
+{
+    return (rest->learned || !hvm) && (int64_t)tot_kib == (int64_t)target_kib + rest->offset_kib;
+}
+
 static void rest_guess(struct rest *rest, uint64_t tot_kib, uint64_t target_kib, uint64_t hint_kib)
 {
     int64_t offset_kib = (int64_t)tot_kib - (int64_t)target_kib;

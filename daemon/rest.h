@@ -34,6 +34,9 @@ struct rest {
 /* Starts over; `learned_kib` may be NULL. */
 void rest_init(struct rest *rest, const int64_t *learned_kib);
 
+/* Whether a guest of this size is where that target takes it. A PV guest has no constant, unless one was learned. */
+bool rest_is_there(const struct rest *rest, uint64_t tot_kib, uint64_t target_kib, bool hvm);
+
 /* Chooses the pin for a guest of this size. `target_kib` is the target it was last told, `hint_kib` a guessed offset.
  */
 uint64_t rest_plan_pin(struct rest *rest, uint64_t tot_kib, uint64_t target_kib, uint64_t hint_kib);

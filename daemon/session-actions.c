@@ -15,9 +15,18 @@
 /* While the guest is not up, and while putting back fails, it is tried again this often. */
 #define SESSION_READY_RETRY_MS 250
 
+/* Its target has been the same for long, and its size is what that makes. */
+static bool session_rests(const struct session *session)
+{
+    int64_t rest_ms = session->options.policy.rest_ms;
+
+    return rest_ms > 0 && session->steady_ms >= rest_ms && session->options.policy.require != P2MG_REQUIRE_GATE &&
+           rest_is_there(&session->rest, sight_tot_kib(&session->sight), session->steady_kib, session->sight.seen.hvm);
+}
+
 void action_take(struct session *session)
 {
-    session_submit(session, OPERATION_TAKE, 0, false, 0);
+    session_submit(session, OPERATION_TAKE, session_rests(session) ? session->steady_kib : 0, false, 0);
 }
 
 void action_wait_until_up(struct session *session)
@@ -42,14 +51,29 @@ static uint64_t session_plan_pin(struct session *session)
                          strtoull(session->gate.journal.target, NULL, 10), session->videoram_kib);
 }
 
-/* Shows the guest a pin made for its present size; growth beyond that size is refused from now on. */
-void action_expose(struct session *session)
+static uint64_t session_pin(struct session *session)
 {
     uint64_t pin_kib = session_plan_pin(session);
 
     record_emit(session, "session.pinned", "{s:I}", "pin_kib", (json_int_t)pin_kib);
+    return pin_kib;
+}
+
+/* Shows the guest a pin made for its present size; growth beyond that size is refused from now on. */
+void action_expose(struct session *session)
+{
+    uint64_t pin_kib = session_pin(session);
+
     session->moved_ms = clock_now_ms();
     session_submit(session, OPERATION_SYNC, pin_kib, true, session->sight.seen.tot_pages);
+}
+
+/* The guest has seen nothing but what is its pin now for long: it need not be shown that again. */
+void action_trust_rest(struct session *session)
+{
+    session_pin(session);
+    session->moved_ms = clock_now_ms() - session->steady_ms;
+    session_handle(session, EVENT_DONE);
 }
 
 /* Every write of somebody else's, and every change of the pin, starts the window anew. */
@@ -72,6 +96,7 @@ void action_close(struct session *session)
 void action_settle(struct session *session)
 {
     record_emit(session, "session.quiet", "{s:I}", "pin_kib", (json_int_t)session->rest.pin_kib);
+    session_look(session); /* it may have stood still for long enough already */
 }
 
 void action_settle_again(struct session *session)
@@ -242,6 +267,14 @@ bool guard_needs_gate_only(struct session *session)
 bool guard_gate_was_open(struct session *session)
 {
     return session->report.reopened;
+}
+
+/* It was at rest, and still is: the gate was closed over its pin at once. */
+bool guard_was_pinned(struct session *session)
+{
+    const struct journal *journal = &session->gate.journal;
+
+    return *journal->pin && journal->cap_kib == sight_tot_kib(&session->sight);
 }
 
 /* Evaluated once for a guest that has stood still; judging also learns. */

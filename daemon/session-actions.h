@@ -15,6 +15,7 @@
 void action_take(struct session *session);
 void action_wait_until_up(struct session *session);
 void action_expose(struct session *session);
+void action_trust_rest(struct session *session);
 void action_open_window(struct session *session);
 void action_sync(struct session *session);
 void action_close(struct session *session);
@@ -51,6 +52,7 @@ bool guard_agent_may_come(struct session *session);
 bool guard_agent_is_awaited(struct session *session);
 bool guard_agent_is_required(struct session *session);
 bool guard_agent_is_lost(struct session *session);
+bool guard_was_pinned(struct session *session);
 bool guard_is_at_rest(struct session *session);
 bool guard_baseline_holds(struct session *session);
 bool guard_size_moved(struct session *session);

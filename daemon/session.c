@@ -238,6 +238,7 @@ static const struct session_rule {
     {STEP_GATING, EVENT_TIMER, ALWAYS, DO(take), STEP_GATING},
     {STEP_GATING, EVENT_TIMEOUT, ALWAYS, DO(give_up_waiting), STEP_THAWING},
     {STEP_GATING, EVENT_DONE, IF(needs_gate_only), DO(baseline), STEP_BASELINING},
+    {STEP_GATING, EVENT_DONE, IF(was_pinned), DO(trust_rest), STEP_CLOSING},
     {STEP_GATING, EVENT_DONE, ALWAYS, DO(expose), STEP_PINNING},
 
     {STEP_PINNING, EVENT_DONE, ALWAYS, DO(open_window), STEP_QUIET},
@@ -424,6 +425,7 @@ int session_new(struct session **result, struct session_host *host, const struct
     session->gate.journal.domid = domain->domid;
     strcpy(session->gate.journal.uuid, domain->uuid);
     strcpy(session->gate.journal.session, session->id);
+    session->steady_ms = targets_steady_ms(host->targets, domain->domid, &session->steady_kib);
     rest_init(&session->rest, domains_offset_kib(host->domains, domain->uuid));
     if (session_make_timers(session)) {
         session_free(session);

@@ -24,6 +24,7 @@
 #include "daemon/rest.h"
 #include "daemon/sight.h"
 #include "daemon/surveyor.h"
+#include "daemon/targets.h"
 #include "daemon/verdict.h"
 #include "daemon/worker.h"
 #include "protocol/names.h"
@@ -78,6 +79,7 @@ struct session_host {
     struct worker *worker;
     struct events *events;
     struct domains *domains;
+    const struct targets *targets;
     struct surveyor *surveyor;
     struct hypervisor *hypervisor; /* the loop's own handle */
     struct survey *survey;         /* for surveys that are made on the loop, one after the other */

@@ -13,6 +13,7 @@ const struct p2mg_policy_member p2mg_policy_members[] = {
     MEMBER(freeze_timeout_ms, 60000, 100, 3600000),
     MEMBER(quiet_ms, 300, 20, 60000),
     MEMBER(settle_ms, 500, 20, 60000),
+    MEMBER(rest_ms, 2000, 0, 3600000),
     MEMBER(max_hold_ms, 600000, 1000, 86400000),
     MEMBER(attempts, 3, 1, 100),
     MEMBER(retry_grace_ms, 30000, 0, 3600000),

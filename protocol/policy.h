@@ -18,6 +18,7 @@ struct p2mg_policy {
     int64_t freeze_timeout_ms;
     int64_t quiet_ms;
     int64_t settle_ms;
+    int64_t rest_ms;
     int64_t max_hold_ms;
     int64_t attempts;
     int64_t retry_grace_ms;

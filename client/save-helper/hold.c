@@ -25,11 +25,6 @@
 #define HOLD_LOOK_MS 200
 #define HOLD_STILL_MS 3000
 
-/* A guest that has had the target at which it stands for this long is at rest: it need not be shown that again, and no
- * longer watched than it takes to see that it does not move. */
-#define HOLD_REST_MS 2000
-#define HOLD_REST_POLICY ",\"policy\":{\"quiet_ms\":20,\"settle_ms\":100}"
-
 /* By this much libxl lets a new domain be larger than its target. */
 #define HOLD_ROOM_KIB 1024
 
@@ -91,22 +86,6 @@ static bool hold_keep_name(struct helper *helper, const struct p2mguard_record *
     return true;
 }
 
-/* ---- a guest at rest ---- */
-
-/* Where the constant between target and size is not known yet, only a PV guest's is: it has none. */
-static bool hold_is_at_rest(const struct p2mguard_record *domain)
-{
-    int64_t tot_kib, target_kib, steady_ms, offset_kib = 0;
-
-    if (!p2mguard_record_number(domain, "tot_kib", &tot_kib) ||
-        !p2mguard_record_number(domain, "target_kib", &target_kib) ||
-        !p2mguard_record_number(domain, "target_steady_ms", &steady_ms))
-        return false;
-    if (!p2mguard_record_number(domain, "offset_kib", &offset_kib) && !hold_is(domain, "type", "pv"))
-        return false;
-    return tot_kib == target_kib + offset_kib && steady_ms >= HOLD_REST_MS;
-}
-
 /* ---- a toolstack that sends what it was asked for itself ---- */
 
 /*
@@ -137,7 +116,6 @@ static int hold_pause(struct helper *helper)
 struct hold_arrival {
     int64_t tot_kib, target_kib;
     int64_t still_ms; /* since when it has this size */
-    bool rests;
 };
 
 /* What is known of the domain, some time after the last look at it. */
@@ -163,7 +141,6 @@ static int hold_await_arrival(struct helper *helper, struct hold_arrival *arriva
         int status = hold_ask(helper, &record, "domain.show", "{\"domain\":%u}", helper->domid);
         int64_t now_ms = clock_now_ms();
         bool arrived = status > 0 && hold_has_arrived(arrival, record, now_ms);
-        arrival->rests = arrived && hold_is_at_rest(record);
         p2mguard_record_free(record);
         if (status <= 0 || arrived)
             return status;
@@ -278,27 +255,15 @@ static bool hold_fits_configuration(struct helper *helper, const struct p2mguard
     return target_kib == pin_kib && steady_ms >= helper->steady_ms;
 }
 
-static int hold_see_rest(struct helper *helper, bool *rests)
-{
-    struct p2mguard_record *record = NULL;
-    int status = hold_ask(helper, &record, "domain.show", "{\"domain\":%u}", helper->domid);
-
-    *rests = status > 0 && hold_is_at_rest(record);
-    p2mguard_record_free(record);
-    return status;
-}
-
 static int hold_start(struct helper *helper)
 {
     struct p2mguard_record *record = NULL;
     struct hold_arrival arrival = {.target_kib = 0};
-    int status =
-        helper->sent == SENT_STORE ? hold_see_rest(helper, &arrival.rests) : hold_await_arrival(helper, &arrival);
+    int status = helper->sent == SENT_STORE ? 1 : hold_await_arrival(helper, &arrival);
 
     if (status > 0)
-        status =
-            hold_ask(helper, &record, "guard.begin", "{\"domain\":%u,\"wait\":true,\"caller\":\"" HOLD_CALLER "\"%s}",
-                     helper->domid, arrival.rests ? HOLD_REST_POLICY : "");
+        status = hold_ask(helper, &record, "guard.begin",
+                          "{\"domain\":%u,\"wait\":true,\"caller\":\"" HOLD_CALLER "\"}", helper->domid);
     helper->mine = status > 0;
     if (status > 0 && !hold_keep_name(helper, record))
         status = -EPROTO;

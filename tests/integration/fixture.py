@@ -23,7 +23,9 @@ BUILD = os.environ.get('P2MGUARD_BUILD', 'build')
 KIND = os.environ.get('P2MGUARD_XENSTORED', 'c')
 XEN_BIN = '/usr/lib/xen-4.17/bin'
 SESSIONS = '/tool/p2mguard/session'
-QUICK = {'quiet_ms': 50, 'settle_ms': 100}
+# A machine that runs many tests at once stands still for longer than a host may.
+PATIENT = '[daemon]\nmax_gap_ms = 10000\n'
+QUICK = {'quiet_ms': 50, 'settle_ms': 100, 'rest_ms': 0}
 
 DYING, PAUSED, SHUTDOWN, SUSPENDED, HVM = 1, 2, 4, 8, 16
 
@@ -262,7 +264,7 @@ class Host:
         self.machine = Machine(self.folder + '/machine', page_kib)
         self.environment = dict(os.environ, P2MG_XS_DIR=self.folder, XENSTORED_PATH=self.store_path,
                                 P2MGUARD_IMITATED_MACHINE=self.folder + '/machine')
-        self.configuration = configuration
+        self.configuration = PATIENT if configuration is None else configuration
         self.storms, self.clients = [], []
         self.daemon = self.xenstored = self.guests = None
         self.domains, self.layouts = {}, {}
@@ -321,12 +323,10 @@ xenstored-port = {self.folder}/port
                                        stdout=subprocess.PIPE, text=True, bufsize=1)
 
     def start_daemon(self, wait=True):
-        command = [BUILD + '/p2mguardd-imitated', '--socket', self.control, '--log-level', 'debug']
-        if self.configuration is not None:
-            path = self.folder + '/p2mguard.conf'
-            with open(path, 'w', encoding='utf-8') as file:
-                file.write(self.configuration)
-            command += ['--config', path]
+        path = self.folder + '/p2mguard.conf'
+        with open(path, 'w', encoding='utf-8') as file:
+            file.write(self.configuration)
+        command = [BUILD + '/p2mguardd-imitated', '--socket', self.control, '--log-level', 'debug', '--config', path]
         with open(self.log_path, 'ab') as log:
             self.daemon = subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, stderr=log)
         if wait:

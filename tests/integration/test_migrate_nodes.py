@@ -10,7 +10,7 @@ import threading
 import time
 import unittest
 
-from fixture import BUILD, KIND, Host, RpcError, Store, StoreError, wait_until
+from fixture import BUILD, KIND, PATIENT, Host, RpcError, Store, StoreError, wait_until
 from test_guard import GuardCase
 
 FOLDER = '/tool/p2mguard/migrate'
@@ -983,7 +983,7 @@ def shell_example():
 
 
 class Shell(NodesCase):
-    configuration = '[policy]\nquiet_ms = 50\nsettle_ms = 100\n'
+    configuration = PATIENT + '[policy]\nquiet_ms = 50\nsettle_ms = 100\n'
 
     def setUp(self):
         super().setUp()
@@ -1040,6 +1040,8 @@ class Shell(NodesCase):
                              '>>$log; while xenstore-read /local/domain/1/domid >/dev/null 2>&1; do sleep 0.1; done')
         wait_until(lambda: self.commands() == ['run'], 20, 'the domain renamed')
         session = self.node(1, '/session')
+        self.ask(1, 'verdict')  # taken after the event of the new name
+        self.wait_verdict(1, 'proceed')
         self.host.destroy(1)
         _, err = process.communicate(timeout=60)
         self.assertEqual((process.returncode, err), (0, ''))

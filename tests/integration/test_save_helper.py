@@ -10,7 +10,7 @@ import subprocess
 import threading
 import unittest
 
-from fixture import BUILD, HVM, SHUTDOWN, SUSPENDED, wait_until
+from fixture import BUILD, PATIENT, SHUTDOWN, SUSPENDED, wait_until
 from test_guard import GuardCase
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -18,7 +18,7 @@ REAL = HERE + '/../imitation/scripted-helper.py'
 LOG, PROGRESS, SUSPEND, COMPLETE = 1, 2, 3, 10
 LIVE = 1
 # So that sessions which the wrapper begins settle quickly.
-CONFIGURATION = '[policy]\nquiet_ms = 50\nsettle_ms = 100\nretry_backoff_ms = 50\nretry_grace_ms = 4000\n'
+CONFIGURATION = PATIENT + '[policy]\nquiet_ms = 50\nsettle_ms = 100\nretry_backoff_ms = 50\nretry_grace_ms = 4000\n'
 
 
 class Libxl(threading.Thread):
@@ -172,31 +172,6 @@ class SaveHelper(GuardCase):
         self.host.destroy(1)
         self.assertEqual(self.client.event('session.gone')['reason'], 'domain-gone')
         self.assertEqual(self.host.journals(), [])
-
-    def quiet_ms(self):
-        """Of the policy with which the wrapper has the guest held."""
-        libxl = Libxl(self, ['suspend', 'complete 0'])
-        self.assertEqual(libxl.wait(), 0, libxl.said())
-        session = self.only_session()
-        self.end(session, 'cancelled')
-        return session['policy']['quiet_ms']
-
-    def test_guest_that_stands_at_its_target_for_long_is_held_sooner(self):
-        def steady(least_ms):
-            shown = self.client.call('domain.show', domain=1)
-            return shown['target_steady_ms'] >= least_ms
-        self.host.create(1)
-        self.assertEqual(self.quiet_ms(), 50)  # its target has just been written
-        wait_until(lambda: steady(2000), what='2000 ms without a change')
-        self.assertEqual(self.quiet_ms(), 20)
-        self.host.machine.set(1, 'tot_pages', 65530)  # not where its target is
-        self.assertEqual(self.quiet_ms(), 50)
-
-    def test_guest_whose_distance_from_its_target_is_not_known_is_watched_for_longer(self):
-        self.host.create(1, flags=HVM)
-        wait_until(lambda: self.client.call('domain.show', domain=1)['target_steady_ms'] >= 2000,
-                   what='2000 ms without a change')
-        self.assertEqual(self.quiet_ms(), 50)
 
     def test_guest_that_is_resumed_is_thawed(self):
         before = self.host.create(1)

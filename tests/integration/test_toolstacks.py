@@ -10,7 +10,7 @@ import signal
 import subprocess
 import unittest
 
-from fixture import BUILD, wait_until
+from fixture import BUILD, PATIENT, wait_until
 from test_guard import GuardCase
 
 MANUAL = os.path.join(os.path.dirname(os.path.abspath(__file__)), '../../man/p2mguard-toolstacks.7')
@@ -18,7 +18,7 @@ PROGRAMS = {'emu-manager-guarded', 'xl-migrate-guarded', 'guarded'}
 SHELLS = (['dash'], ['bash', '--posix'])
 
 # Sessions that settle quickly, whoever begins them.
-CONFIGURATION = '[policy]\nquiet_ms = 50\nsettle_ms = 100\nretry_backoff_ms = 50\n'
+CONFIGURATION = PATIENT + '[policy]\nquiet_ms = 50\nsettle_ms = 100\nretry_backoff_ms = 50\n'
 
 # A toolstack's program. The guest's own record says whether it is held; what else it does is in the file "does".
 STAND_IN = '''#!/bin/sh

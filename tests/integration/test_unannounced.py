@@ -29,7 +29,7 @@ def xenopsd(domid, mode='hvm_save', live='true'):
 
 class UnannouncedCase(GuardCase):
     mechanism = 'poll'
-    more = ''
+    more = 'max_gap_ms = 10000\n'
 
     def setUp(self):
         self.configuration = f'[daemon]\nwatch_helpers = {self.mechanism}\n{self.more}'
@@ -560,7 +560,7 @@ class SwitchedOff(UnannouncedCase):
 
 class Bounded(UnannouncedCase):
     mechanism = 'auto'
-    more = 'max_sessions = 4\n'
+    more = 'max_sessions = 4\nmax_gap_ms = 10000\n'
 
     def test_a_thousand_helpers_at_once_harm_nobody(self):
         for domid in range(BASE, BASE + 8):

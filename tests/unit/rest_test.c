@@ -107,6 +107,22 @@ static void a_pin_is_never_nothing(void **state)
     assert_int_equal(rest_plan_pin(&rest, 4096, 1, 0), 1);
 }
 
+static void only_a_known_constant_tells_that_a_guest_is_there(void **state)
+{
+    int64_t known_kib = 64;
+    struct rest rest;
+    (void)state;
+
+    rest_init(&rest, NULL);
+    assert_true(rest_is_there(&rest, 262144, 262144, false));
+    assert_false(rest_is_there(&rest, 262148, 262144, false));
+    assert_false(rest_is_there(&rest, 262144, 262144, true));
+    rest_init(&rest, &known_kib);
+    assert_true(rest_is_there(&rest, 262208, 262144, true));
+    assert_false(rest_is_there(&rest, 262144, 262144, true));
+    assert_false(rest_is_there(&rest, 262144, 262144, false));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -118,6 +134,7 @@ int main(void)
         cmocka_unit_test(a_guest_that_misses_twice_alike_is_believed),
         cmocka_unit_test(video_memory_is_a_first_guess),
         cmocka_unit_test(a_pin_is_never_nothing),
+        cmocka_unit_test(only_a_known_constant_tells_that_a_guest_is_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
