@@ -42,6 +42,15 @@ median() { # NUMBER…
 	printf '%s\n' "$@" | sort -n | awk '{v[NR] = $1} END {print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2}'
 }
 
+# Of the arrays plain and guarded, measured in turn: the emulation's speed drifts, by less within a pair.
+# shellcheck disable=SC2154
+pair_ratios() {
+	local i
+	for ((i = 0; i < ${#plain[@]}; i++)); do
+		awk "BEGIN {printf \"%.3f\\n\", ${guarded[i]} / ${plain[i]}}"
+	done
+}
+
 # --- services ---------------------------------------------------------------------------------------------------------
 
 store_answers() { xenstore-exists / 2>/dev/null; }

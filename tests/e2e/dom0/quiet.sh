@@ -22,12 +22,6 @@ receiver 'xl migrate-receive'
 # The emulation's speed drifts by half within minutes, and single migrations differ by half as well: a ratio of medians of
 # so few says little (the same daemon was measured from 0.95 to 1.09). What is judged is whether the guarded one was the
 # slower one, by more than is allowed, in so many pairs that chance does not explain it (a sign test at 2 %).
-pair_ratios() {
-	local i
-	for ((i = 0; i < ${#plain[@]}; i++)); do
-		awk "BEGIN {printf \"%.3f\\n\", ${guarded[i]} / ${plain[i]}}"
-	done
-}
 too_many() { # PAIRS: the least number of them that chance makes in at most 2 of 100 runs
 	awk -v n="$1" 'BEGIN {
 		c = 1

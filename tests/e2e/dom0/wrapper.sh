@@ -69,7 +69,8 @@ plain=() guarded=()
 for ((n = 0; n < pairs; n++)); do
 	if ((n % 2)); then measure plain && measure wrapped || return; else measure wrapped && measure plain || return; fi
 done
-fig wrapper.quiet.times "unguarded ${plain[*]} ms (median $(median "${plain[@]}")), wrapped ${guarded[*]} ms (median $(median "${guarded[@]}")), its hold included"
+mapfile -t ratios < <(pair_ratios)
+fig wrapper.quiet.times "${E2E_memory:-256} MiB: unguarded ${plain[*]} ms (median $(median "${plain[@]}")), wrapped ${guarded[*]} ms (median $(median "${guarded[@]}")), its hold included; of each pair ${ratios[*]} (median $(median "${ratios[@]}"))"
 check wrapper.quiet.first_try "${#guarded[@]} of $pairs migrated at the first try" test "${#guarded[@]}" -eq "$pairs"
 
 # --- somebody dies -------------------------------------------------------------------------------------------------------
