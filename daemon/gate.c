@@ -153,12 +153,10 @@ static bool gate_guest_is_up(const struct gate *gate, struct store *store)
 static int gate_note_cap(struct gate *gate, const struct worker_tools *tools, const struct hypervisor_domain *domain,
                          uint64_t cap_pages, struct gate_report *report)
 {
-    struct journal *journal = &gate->journal;
+    struct journal *journal = &gate->journal, before = *journal;
     uint64_t page_kib = gate_page_kib(tools);
     uint64_t max_kib = domain->max_pages * page_kib, cap_kib = cap_pages * page_kib;
     bool ours = max_kib == journal->cap_kib || (journal->cap_past_kib && max_kib == journal->cap_past_kib);
-
-    struct journal before = *journal;
 
     report->tot_pages = domain->tot_pages;
     if (max_kib == cap_kib && ours)
