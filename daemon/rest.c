@@ -57,8 +57,9 @@ bool rest_judge(struct rest *rest, uint64_t tot_kib)
         rest->learned = rest->learned || (tells && residual_kib == 0);
         return true;
     }
-    /* A guest that misses two pins by the same amount rests where it rests: the offset was wrong. */
-    if (tells && (!rest->learned || residual_kib == rest->residual_kib)) {
+    /* A guest that misses two pins by the same amount rests where it rests: the offset was wrong. One that is below
+     * its pin once wants to grow, and has been refused, or waits before it tries. */
+    if (tells && ((!rest->learned && offset_kib >= 0) || residual_kib == rest->residual_kib)) {
         rest->learned = true;
         rest->offset_kib = offset_kib;
         rest->residual_kib = 0;

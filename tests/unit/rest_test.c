@@ -71,6 +71,21 @@ static void a_guest_that_missed_its_pin_is_pinned_where_it_is(void **state)
     assert_int_equal(rest.offset_kib, 0);
 }
 
+/* It has seen a smaller target for a moment, and waits before it grows again. */
+static void a_guest_below_its_pin_teaches_nothing(void **state)
+{
+    struct rest rest;
+    (void)state;
+
+    rest_init(&rest, NULL);
+    assert_int_equal(rest_plan_pin(&rest, 407552, 407552, 0), 407552);
+    assert_false(rest_judge(&rest, 391168));
+    assert_int_equal(rest_plan_pin(&rest, 391168, 407552, 0), 391168);
+    assert_true(rest_judge(&rest, 391168));
+    assert_false(rest.learned);
+    assert_int_equal(rest_pin_for(&rest, 391168), 391168);
+}
+
 /* Otherwise a wrong offset would shrink the guest a little at every try, for ever. */
 static void a_guest_that_misses_twice_alike_is_believed(void **state)
 {
@@ -131,6 +146,7 @@ int main(void)
         cmocka_unit_test(a_guest_that_is_stuck_at_its_cap_teaches_nothing),
         cmocka_unit_test(a_known_offset_is_used),
         cmocka_unit_test(a_guest_that_missed_its_pin_is_pinned_where_it_is),
+        cmocka_unit_test(a_guest_below_its_pin_teaches_nothing),
         cmocka_unit_test(a_guest_that_misses_twice_alike_is_believed),
         cmocka_unit_test(video_memory_is_a_first_guess),
         cmocka_unit_test(a_pin_is_never_nothing),
