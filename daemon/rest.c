@@ -19,18 +19,24 @@ uint64_t rest_pin_for(const struct rest *rest, uint64_t tot_kib)
     return pin_kib > 0 ? (uint64_t)pin_kib : 1;
 }
 
-bool rest_is_there(const struct rest *rest, uint64_t tot_kib, uint64_t target_kib, bool hvm)
+static bool rest_is_near(uint64_t tot_kib, uint64_t target_kib, uint64_t hint_kib)
 {
-    return (rest->learned || !hvm) && (int64_t)tot_kib == (int64_t)target_kib + rest->offset_kib;
+    int64_t beyond_kib = (int64_t)tot_kib - (int64_t)target_kib - (int64_t)hint_kib;
+
+    return beyond_kib >= -REST_NEAR_KIB && beyond_kib <= REST_NEAR_KIB;
+}
+
+bool rest_is_there(const struct rest *rest, uint64_t tot_kib, uint64_t target_kib, uint64_t hint_kib, bool hvm)
+{
+    if (rest->learned || !hvm)
+        return (int64_t)tot_kib == (int64_t)target_kib + rest->offset_kib;
+    return rest_is_near(tot_kib, target_kib, hint_kib);
 }
 
 static void rest_guess(struct rest *rest, uint64_t tot_kib, uint64_t target_kib, uint64_t hint_kib)
 {
-    int64_t offset_kib = (int64_t)tot_kib - (int64_t)target_kib;
-    int64_t beyond_kib = offset_kib - (int64_t)hint_kib;
-
-    if (beyond_kib >= -REST_NEAR_KIB && beyond_kib <= REST_NEAR_KIB)
-        rest->offset_kib = offset_kib;
+    if (rest_is_near(tot_kib, target_kib, hint_kib))
+        rest->offset_kib = (int64_t)tot_kib - (int64_t)target_kib;
     else
         rest->offset_kib = (int64_t)hint_kib + REST_PROBE_KIB;
 }
@@ -57,9 +63,9 @@ bool rest_judge(struct rest *rest, uint64_t tot_kib)
         rest->learned = rest->learned || (tells && residual_kib == 0);
         return true;
     }
-    /* A guest that misses two pins by the same amount rests where it rests: the offset was wrong. One that is below
-     * its pin once wants to grow, and has been refused, or waits before it tries. */
-    if (tells && ((!rest->learned && offset_kib >= 0) || residual_kib == rest->residual_kib)) {
+    /* A guest that misses two pins by the same amount rests where it rests. One that misses one may be on its way:
+     * its driver has been refused pages, or its host is slow. */
+    if (tells && residual_kib == rest->residual_kib) {
         rest->learned = true;
         rest->offset_kib = offset_kib;
         rest->residual_kib = 0;

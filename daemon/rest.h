@@ -4,8 +4,9 @@
  *
  * At rest a guest's size is its target plus a constant of its own (0 for PV; shared pages, video memory and the like
  * for PVH and HVM). The constant is learned, never assumed: a guest that has moved after the pin became visible, and
- * then stood still below its cap, tells it. Until then the pin is a guess that is safe either way: the target the guest
- * had, when its size is close to it, else a little less than its size, so that it moves and tells.
+ * then stood still below its cap, and does so once more by as much, tells it. Until then the pin is a guess that is
+ * safe either way: the target the guest had, when its size is close to it, else a little less than its size, so that it
+ * moves and tells.
  *
  * Pure: sizes in, pin and judgement out.
  */
@@ -34,8 +35,11 @@ struct rest {
 /* Starts over; `learned_kib` may be NULL. */
 void rest_init(struct rest *rest, const int64_t *learned_kib);
 
-/* Whether a guest of this size is where that target takes it. A PV guest has no constant, unless one was learned. */
-bool rest_is_there(const struct rest *rest, uint64_t tot_kib, uint64_t target_kib, bool hvm);
+/*
+ * Whether a guest of this size is where that target takes it: exactly there, when its constant is known (a PV guest has
+ * none, unless one was learned), or as near as a guest is that is left where it is.
+ */
+bool rest_is_there(const struct rest *rest, uint64_t tot_kib, uint64_t target_kib, uint64_t hint_kib, bool hvm);
 
 /* Chooses the pin for a guest of this size. `target_kib` is the target it was last told, `hint_kib` a guessed offset.
  */

@@ -21,7 +21,8 @@ static bool session_rests(const struct session *session)
     int64_t rest_ms = session->options.policy.rest_ms;
 
     return rest_ms > 0 && session->steady_ms >= rest_ms && session->options.policy.require != P2MG_REQUIRE_GATE &&
-           rest_is_there(&session->rest, sight_tot_kib(&session->sight), session->steady_kib, session->sight.seen.hvm);
+           rest_is_there(&session->rest, sight_tot_kib(&session->sight), session->steady_kib, session->videoram_kib,
+                         session->sight.seen.hvm);
 }
 
 void action_take(struct session *session)

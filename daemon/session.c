@@ -426,6 +426,7 @@ int session_new(struct session **result, struct session_host *host, const struct
     strcpy(session->gate.journal.uuid, domain->uuid);
     strcpy(session->gate.journal.session, session->id);
     session->steady_ms = targets_steady_ms(host->targets, domain->domid, &session->steady_kib);
+    session->videoram_kib = domain->hvm ? targets_videoram_kib(host->targets, domain->domid) : 0;
     rest_init(&session->rest, domains_offset_kib(host->domains, domain->uuid));
     if (session_make_timers(session)) {
         session_free(session);

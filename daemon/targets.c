@@ -12,10 +12,11 @@
 
 struct target {
     uint16_t domid;
+    char uuid[HYPERVISOR_UUID_LENGTH + 1];
     bool seen;           /* at this look */
     bool reading, again; /* a reading is at the worker; another one is due, for there was an event meanwhile */
     bool known;
-    uint64_t kib;
+    uint64_t kib, videoram_kib;
     int64_t since_ms; /* when it was first read, or when the event of its last change came */
 };
 
@@ -41,12 +42,13 @@ struct target_work {
 static void target_run(struct work *work, const struct worker_tools *tools)
 {
     struct target_work *task = (struct target_work *)(void *)work;
+    bool set = task->task == TARGET_WATCH;
 
-    if (task->task == TARGET_READ)
-        task->error = node_read(tools->store, task->domid, "memory/target", task->text, sizeof(task->text));
-    else
-        task->error =
-            node_watch(tools->store, task->domid, "memory/target", TARGETS_WATCH_LETTER, task->task == TARGET_WATCH);
+    if (task->task != TARGET_READ)
+        task->error = node_watch(tools->store, task->domid, "memory/target", TARGETS_WATCH_LETTER, set);
+    if (task->task != TARGET_UNWATCH)
+        task->error = node_read(tools->store, task->domid, set ? "memory/videoram" : "memory/target", task->text,
+                                sizeof(task->text));
 }
 
 static void target_done(struct work *work);
@@ -87,9 +89,14 @@ static void target_read(struct targets *targets, struct target *target)
 
 static void target_learn(struct target *target, const struct target_work *task)
 {
-    uint64_t kib = strtoull(task->text, NULL, 10);
+    bool number = !task->error && journal_is_target(task->text);
+    uint64_t kib = number ? strtoull(task->text, NULL, 10) : 0;
 
-    if (task->error || !journal_is_target(task->text)) {
+    if (task->task == TARGET_WATCH) {
+        target->videoram_kib = kib;
+        return;
+    }
+    if (!number) {
         target->known = false;
         return;
     }
@@ -102,11 +109,12 @@ static void target_learn(struct target *target, const struct target_work *task)
 static void target_done(struct work *work)
 {
     struct target_work *task = (struct target_work *)(void *)work;
-    struct target *target = task->task == TARGET_READ ? targets_find(task->targets, task->domid) : NULL;
+    struct target *target = task->task == TARGET_UNWATCH ? NULL : targets_find(task->targets, task->domid);
 
-    if (target) {
-        target->reading = false;
+    if (target)
         target_learn(target, task);
+    if (target && task->task == TARGET_READ) {
+        target->reading = false;
         if (target->again)
             target_read(task->targets, target);
     }
@@ -159,7 +167,14 @@ void targets_see(struct targets *targets, const struct hypervisor_domain *domain
     if (!target) {
         target = &targets->all[targets->count++];
         *target = (struct target){.domid = domain->domid};
+    }
+    bool first = !*target->uuid;
+    if (strcmp(target->uuid, domain->uuid) != 0) {
+        strcpy(target->uuid, domain->uuid);
+        target->known = false;
         targets_submit(targets, TARGET_WATCH, domain->domid);
+        if (!first) /* another domain of the same number: a watch that was there already does not fire */
+            target_read(targets, target);
     }
     target->seen = true;
 }
@@ -188,6 +203,13 @@ void targets_back(struct targets *targets)
         targets->all[i].known = false;
         targets_submit(targets, TARGET_WATCH, targets->all[i].domid);
     }
+}
+
+uint64_t targets_videoram_kib(const struct targets *targets, uint16_t domid)
+{
+    const struct target *target = targets_find(targets, domid);
+
+    return target ? target->videoram_kib : 0;
 }
 
 int64_t targets_steady_ms(const struct targets *targets, uint16_t domid, uint64_t *target_kib)

@@ -42,4 +42,7 @@ void targets_back(struct targets *targets);
  */
 int64_t targets_steady_ms(const struct targets *targets, uint16_t domid, uint64_t *target_kib);
 
+/* What memory/videoram said when the domain came up; 0 when it is not known. */
+uint64_t targets_videoram_kib(const struct targets *targets, uint16_t domid);
+
 #endif

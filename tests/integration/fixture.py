@@ -407,7 +407,7 @@ xenstored-port = {self.folder}/port
             return self.guests.stdout.readline().rstrip('\n')
 
     def create(self, domid, name=None, target_kib=262144, offset_kib=0, mode='normal', uuid=None, flags=0,
-               generation=None, layout=None, options=''):
+               generation=None, layout=None, options='', videoram_kib=None):
         """A domain as libxl makes it, and a guest in it; with a p2m when there is a generation or a layout."""
         name = name or f'guest{domid}'
         uuid = uuid or f'{domid:08x}-0000-4000-8000-{domid:012x}'
@@ -430,6 +430,8 @@ xenstored-port = {self.folder}/port
                  (home + '/control', '', readable), (home + '/control/shutdown', '', own),
                  (home + '/control/feature-suspend', '', own), (home + '/control/balloon-active', '0', own),
                  (home + '/data', '', own), (vm + '/uuid', uuid, readable), (vm + '/name', name, readable)]
+        if videoram_kib is not None:
+            nodes.append((home + '/memory/videoram', str(videoram_kib), readable))
         def body(txn):
             for path, value, perms in nodes:
                 self.store.write(path, value, txn)

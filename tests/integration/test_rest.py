@@ -81,17 +81,26 @@ class Rest(GuardCase):
         self.host.machine.set(1, 'tot_pages', 65536)
         self.assertTrue(self.is_held_at_once(settle_ms=20))
 
-    def test_constant_between_size_and_target_has_to_be_known(self):
-        self.host.create(1, flags=HVM, offset_kib=64, mode='slow')
+    def test_constant_between_size_and_target_is_known_or_small(self):
+        self.host.create(1, flags=HVM, offset_kib=2000, videoram_kib=8192)
         self.wait_steady()
         self.assertFalse(self.is_held_at_once(settle_ms=20))
-        self.host.mem_set(1, 200000)
-        session = self.client.hold(1)  # on its way, so that it is seen where a pin takes it
-        self.assertEqual(session['offset_kib'], 64)
+        session = self.client.hold(1)
+        self.assertEqual(session['offset_kib'], 2000)
         self.end(session)
-        self.host.wait_rest(1, 200000, 64)
+        self.host.wait_rest(1, 262144, 2000)
         self.wait_steady()
         self.assertTrue(self.is_held_at_once(settle_ms=20))
+        self.host.destroy(1)
+        self.host.create(1, flags=HVM, offset_kib=64, uuid='22222222-0000-4000-8000-000000000000')
+        self.wait_steady()
+        self.assertTrue(self.is_held_at_once(settle_ms=20))
+
+    def test_video_memory_is_part_of_the_constant(self):
+        before = self.host.create(1, flags=HVM, offset_kib=8256, videoram_kib=8192)
+        self.wait_steady()
+        self.assertTrue(self.is_held_at_once(settle_ms=20))
+        self.assertEqual(self.host.snapshot(1), before)
 
     def test_target_that_is_written_while_the_gate_is_closed(self):
         """Between our look at the target and the pin: the guest may have had the new one, and is shown its pin."""

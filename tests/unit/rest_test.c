@@ -28,6 +28,10 @@ static void a_guest_on_its_way_shows_its_offset(void **state)
     rest_init(&rest, NULL);
     uint64_t pin_kib = rest_plan_pin(&rest, 300000, 262144, 0);
     assert_int_equal(pin_kib, 300000 - REST_PROBE_KIB);
+    assert_false(rest_judge(&rest, pin_kib + 64)); /* it may be on its way still */
+    assert_false(rest.learned);
+    pin_kib = rest_plan_pin(&rest, pin_kib + 64, 262144, 0);
+    assert_int_equal(pin_kib, 300000 - 2 * REST_PROBE_KIB + 64);
     assert_true(rest_judge(&rest, pin_kib + 64));
     assert_true(rest.learned);
     assert_int_equal(rest.offset_kib, 64);
@@ -122,20 +126,23 @@ static void a_pin_is_never_nothing(void **state)
     assert_int_equal(rest_plan_pin(&rest, 4096, 1, 0), 1);
 }
 
-static void only_a_known_constant_tells_that_a_guest_is_there(void **state)
+static void a_known_constant_tells_exactly_whether_a_guest_is_there(void **state)
 {
     int64_t known_kib = 64;
     struct rest rest;
     (void)state;
 
     rest_init(&rest, NULL);
-    assert_true(rest_is_there(&rest, 262144, 262144, false));
-    assert_false(rest_is_there(&rest, 262148, 262144, false));
-    assert_false(rest_is_there(&rest, 262144, 262144, true));
+    assert_true(rest_is_there(&rest, 262144, 262144, 0, false));
+    assert_false(rest_is_there(&rest, 262148, 262144, 0, false));
+    assert_true(rest_is_there(&rest, 262208, 262144, 0, true));
+    assert_true(rest_is_there(&rest, 270400, 262144, 8192, true));
+    assert_false(rest_is_there(&rest, 270400, 262144, 0, true));
+    assert_false(rest_is_there(&rest, 262144, 262144, 8192, true));
     rest_init(&rest, &known_kib);
-    assert_true(rest_is_there(&rest, 262208, 262144, true));
-    assert_false(rest_is_there(&rest, 262144, 262144, true));
-    assert_false(rest_is_there(&rest, 262144, 262144, false));
+    assert_true(rest_is_there(&rest, 262208, 262144, 8192, true));
+    assert_false(rest_is_there(&rest, 262144, 262144, 0, true));
+    assert_false(rest_is_there(&rest, 262144, 262144, 0, false));
 }
 
 int main(void)
@@ -150,7 +157,7 @@ int main(void)
         cmocka_unit_test(a_guest_that_misses_twice_alike_is_believed),
         cmocka_unit_test(video_memory_is_a_first_guess),
         cmocka_unit_test(a_pin_is_never_nothing),
-        cmocka_unit_test(only_a_known_constant_tells_that_a_guest_is_there),
+        cmocka_unit_test(a_known_constant_tells_exactly_whether_a_guest_is_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
