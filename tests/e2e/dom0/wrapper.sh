@@ -63,15 +63,17 @@ measure() { # plain|wrapped
 	((status == 0)) || { not_ok "wrapper.quiet.$1" "exit $status: $(why_failed "$LOGS/migrate")" && tail -n 5 "$LOGS/migrate" && return 1; }
 	if [[ $1 == plain ]]; then plain+=("$(tail -n1 /tmp/times)"); else guarded+=("$(tail -n1 /tmp/times)"); fi
 }
-plain=() guarded=()
-measure plain && measure wrapped || return
-plain=() guarded=()
-for ((n = 0; n < pairs; n++)); do
-	if ((n % 2)); then measure plain && measure wrapped || return; else measure wrapped && measure plain || return; fi
-done
-mapfile -t ratios < <(pair_ratios)
-fig wrapper.quiet.times "${E2E_memory:-256} MiB: unguarded ${plain[*]} ms (median $(median "${plain[@]}")), wrapped ${guarded[*]} ms (median $(median "${guarded[@]}")), its hold included; of each pair ${ratios[*]} (median $(median "${ratios[@]}"))"
-check wrapper.quiet.first_try "${#guarded[@]} of $pairs migrated at the first try" test "${#guarded[@]}" -eq "$pairs"
+if ((pairs)); then
+	plain=() guarded=()
+	measure plain && measure wrapped || return
+	plain=() guarded=()
+	for ((n = 0; n < pairs; n++)); do
+		if ((n % 2)); then measure plain && measure wrapped || return; else measure wrapped && measure plain || return; fi
+	done
+	mapfile -t ratios < <(pair_ratios)
+	fig wrapper.quiet.times "${E2E_memory:-256} MiB: unguarded ${plain[*]} ms (median $(median "${plain[@]}")), wrapped ${guarded[*]} ms (median $(median "${guarded[@]}")), its hold included; of each pair ${ratios[*]} (median $(median "${ratios[@]}"))"
+	check wrapper.quiet.first_try "${#guarded[@]} of $pairs migrated at the first try" test "${#guarded[@]}" -eq "$pairs"
+fi
 
 # --- somebody dies -------------------------------------------------------------------------------------------------------
 
