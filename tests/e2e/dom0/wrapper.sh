@@ -50,10 +50,14 @@ check wrapper.storm.in_time "tries that failed after pages were copied: $late" t
 
 # --- when nobody changes anything ---------------------------------------------------------------------------------------
 
+# As any guest that nobody has touched for some time: rest_ms is 2000.
+at_rest() { p2mguardctl --json domain "$GUEST" | jq -e '.target_steady_ms >= 2500' >/dev/null 2>&1; }
+
 measure() { # plain|wrapped
 	local status
 	while :; do
 		settle_by_itself
+		until_true 20 at_rest
 		: >"$LOGS/migrate"
 		status=0
 		if [[ $1 == plain ]]; then migrate_plain || status=$?; else wrapped /tmp/migrate || status=$?; fi
