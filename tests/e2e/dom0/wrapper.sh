@@ -67,6 +67,9 @@ measure() { # plain|wrapped
 	((status == 0)) || { not_ok "wrapper.quiet.$1" "exit $status: $(why_failed "$LOGS/migrate")" && tail -n 5 "$LOGS/migrate" && return 1; }
 	if [[ $1 == plain ]]; then plain+=("$(tail -n1 /tmp/times)"); else guarded+=("$(tail -n1 /tmp/times)"); fi
 }
+# As the daemon saw it: from being asked to the guest being held.
+held_after_ms() { sed -n 's/.*session\.held .*"after_ms":\([0-9]*\).*/\1/p' "$LOGS/daemon" | tail -n "$1"; }
+
 if ((pairs)); then
 	plain=() guarded=()
 	measure plain && measure wrapped || return
@@ -76,6 +79,8 @@ if ((pairs)); then
 	done
 	mapfile -t ratios < <(pair_ratios)
 	fig wrapper.quiet.times "${E2E_memory:-256} MiB: unguarded ${plain[*]} ms (median $(median "${plain[@]}")), wrapped ${guarded[*]} ms (median $(median "${guarded[@]}")), its hold included; of each pair ${ratios[*]} (median $(median "${ratios[@]}"))"
+	mapfile -t holds < <(held_after_ms "$pairs")
+	fig wrapper.quiet.held_after_ms "${holds[*]} (median $(median "${holds[@]}"))"
 	check wrapper.quiet.first_try "${#guarded[@]} of $pairs migrated at the first try" test "${#guarded[@]}" -eq "$pairs"
 fi
 
