@@ -24,7 +24,8 @@ KIND = os.environ.get('P2MGUARD_XENSTORED', 'c')
 XEN_BIN = '/usr/lib/xen-4.17/bin'
 SESSIONS = '/tool/p2mguard/session'
 # A machine that runs many tests at once stands still for longer than a host may.
-PATIENT = '[daemon]\nmax_gap_ms = 10000\n'
+PATIENCE = 'max_gap_ms = 10000\n'
+PATIENT = '[daemon]\n' + PATIENCE
 QUICK = {'quiet_ms': 50, 'settle_ms': 100, 'rest_ms': 0}
 
 DYING, PAUSED, SHUTDOWN, SUSPENDED, HVM = 1, 2, 4, 8, 16

@@ -7,7 +7,7 @@ from fixture import HVM, wait_until
 from test_guard import GuardCase
 
 # Whoever is shown a pin, or watched settle, with this is not held within a test.
-PATIENT = {'quiet_ms': 60000, 'settle_ms': 60000, 'rest_ms': 500, 'freeze_timeout_ms': 120000}
+UNHURRIED = {'quiet_ms': 60000, 'settle_ms': 60000, 'rest_ms': 500, 'freeze_timeout_ms': 120000}
 
 
 class Rest(GuardCase):
@@ -21,7 +21,7 @@ class Rest(GuardCase):
 
     def is_held_at_once(self, **policy):
         """For as long as any other guest would not be."""
-        session = self.client.hold(1, wait=False, hold='detached', policy=dict(PATIENT, **policy))
+        session = self.client.hold(1, wait=False, hold='detached', policy=dict(UNHURRIED, **policy))
         self.client.event('session.begun', session=session['session'])
         told = [self.client.event(kind) for kind in ('session.gated', 'session.pinned')]
         self.assertEqual([event['session'] for event in told], [session['session']] * 2)
@@ -41,7 +41,7 @@ class Rest(GuardCase):
         before = self.host.create(1)
         self.wait_steady(2000)
         start = time.monotonic()
-        session = self.client.hold(1, policy=dict(PATIENT, rest_ms=2000, settle_ms=2000))
+        session = self.client.hold(1, policy=dict(UNHURRIED, rest_ms=2000, settle_ms=2000))
         self.assertLess(time.monotonic() - start, 30)
         self.assertEqual(session['state'], 'held')
         self.assert_held(1)
@@ -58,7 +58,7 @@ class Rest(GuardCase):
         self.host.create(1)
         self.wait_steady()
         begun = time.monotonic()
-        session = self.client.hold(1, policy=dict(PATIENT, settle_ms=4000))
+        session = self.client.hold(1, policy=dict(UNHURRIED, settle_ms=4000))
         waited_ms = (time.monotonic() - begun) * 1000
         self.assertGreaterEqual(waited_ms + session['target_steady_ms'], 3900)
         self.assertLess(waited_ms, 30000)

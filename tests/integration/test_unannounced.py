@@ -11,7 +11,7 @@ import subprocess
 import time
 import unittest
 
-from fixture import BUILD, HVM, KIND, SHUTDOWN, SUSPENDED, wait_until
+from fixture import BUILD, HVM, KIND, PATIENCE, SHUTDOWN, SUSPENDED, wait_until
 from layout import LEAVES
 from test_guard import GuardCase
 
@@ -29,7 +29,7 @@ def xenopsd(domid, mode='hvm_save', live='true'):
 
 class UnannouncedCase(GuardCase):
     mechanism = 'poll'
-    more = 'max_gap_ms = 10000\n'
+    more = PATIENCE
 
     def setUp(self):
         self.configuration = f'[daemon]\nwatch_helpers = {self.mechanism}\n{self.more}'
@@ -560,7 +560,7 @@ class SwitchedOff(UnannouncedCase):
 
 class Bounded(UnannouncedCase):
     mechanism = 'auto'
-    more = 'max_sessions = 4\nmax_gap_ms = 10000\n'
+    more = 'max_sessions = 4\n' + PATIENCE
 
     def test_a_thousand_helpers_at_once_harm_nobody(self):
         for domid in range(BASE, BASE + 8):

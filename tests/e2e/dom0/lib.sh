@@ -228,6 +228,10 @@ dom0_stood_still() { # LOG: of the try that failed
 	say "dom0 stood still for too long; once more"
 }
 
+does_not_count() { # STATUS: whether a guarded migration that ended so says nothing of p2mguard
+	emulator_lost_guest || { (($1 != 0)) && dom0_stood_still "$LOGS/migrate"; }
+}
+
 # --- the storm --------------------------------------------------------------------------------------------------------
 
 # Scenarios with another toolstack have their own.

@@ -40,8 +40,7 @@ while ((n <= guarded)); do
 	before=$(domid) status=0
 	migrate_guarded 3 || status=$?
 	storm_stop
-	emulator_lost_guest && continue
-	((status != 0)) && dom0_stood_still "$LOGS/migrate" && continue
+	does_not_count "$status" && continue
 	attempts=$(field '.attempts | length')
 	holds+=("$(field .held_after_ms)") times+=("$(tail -n1 /tmp/times)")
 	say "guarded migration $n of $guarded: exit $status, attempts $attempts, held after $(field .held_after_ms) ms," \
