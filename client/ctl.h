@@ -16,14 +16,16 @@ enum ctl_status {
     CTL_OK = 0,        /* also: migrated, or a verdict of proceed */
     CTL_FAILED = 1,    /* the request was refused; migrate: COMMAND failed for reasons of its own */
     CTL_USAGE = 2,     /* the command line is not right */
-    CTL_NO_DAEMON = 3, /* nobody answers on the socket */
+    CTL_NO_DAEMON = 3, /* nobody answers on the socket; thaw --offline: xenstored does not answer */
     CTL_ABORTED = 4,   /* a verdict of abort */
     CTL_NOT_HELD = 5,  /* the guest could not be held */
-    CTL_RETRY = 6      /* verdict: retry */
+    CTL_RETRY = 6,     /* verdict: retry */
+    CTL_DAEMON = 7     /* thaw --offline: there is a daemon */
 };
 
 struct ctl {
     const char *socket;
+    bool socket_given; /* on the command line */
     bool json;
     struct connection *connection; /* opened by ctl_connect */
 };
@@ -65,5 +67,6 @@ int64_t ctl_integer(const json_t *object, const char *key, int64_t otherwise);
 
 /* The commands with more to them. */
 int migrate_command(struct ctl *ctl, int argc, char **argv);
+int thaw_command(struct ctl *ctl, int argc, char **argv);
 
 #endif

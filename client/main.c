@@ -386,6 +386,8 @@ static const struct command {
      -1, command_verdict},
     {"retry", "SESSION", "settle anew for another attempt", 1, 1, command_retry},
     {"end", "SESSION completed|failed|cancelled", "let the guest go", 2, 2, command_end},
+    {"thaw", "[--offline [--force]] --all | DOMAIN", "let guests go; --offline: without a daemon, by what it has left",
+     -1, -1, thaw_command},
     {"migrate", "[--attempts N] [--require LEVEL] [--policy KEY=VALUE]… DOMAIN -- COMMAND [ARG…]",
      "hold the guest while COMMAND migrates it", -1, -1, migrate_command},
     {"watch", "[--from NUMBER]", "events as they come", -1, -1, command_watch},
@@ -402,10 +404,11 @@ static void main_usage(FILE *to)
     fputs("usage: p2mguardctl [--socket PATH] [--json] COMMAND [ARGUMENT…]\n\n", to);
     for (size_t i = 0; i < COMMANDS; i++)
         fprintf(to, "  %s %s\n      %s\n", commands[i].name, commands[i].arguments, commands[i].help);
-    fputs("\nDOMAIN is a domid, a name or a uuid. --json is understood after COMMAND too.\n"
-          "Exit status: 0 done or migrated, 1 refused or the command failed, 2 usage, 3 no daemon,\n"
-          "4 aborted by verdict, 5 the guest could not be held, 6 verdict: retry.\n",
-          to);
+    fputs(
+        "\nDOMAIN is a domid, a name or a uuid. --json is understood after COMMAND too.\n"
+        "Exit status: 0 done or migrated, 1 refused or the command failed, 2 usage, 3 no daemon,\n"
+        "4 aborted by verdict, 5 the guest could not be held, 6 verdict: retry, 7 thaw --offline: there is a daemon.\n",
+        to);
 }
 
 static const struct command *main_find(const char *name)
@@ -430,9 +433,9 @@ static int main_take_global(struct ctl *ctl, int argc, char **argv)
         if (strcmp(argv[i], "--json") == 0)
             ctl->json = true;
         else if (strcmp(argv[i], "--socket") == 0 && i + 1 < argc)
-            ctl->socket = argv[++i];
+            ctl->socket = argv[++i], ctl->socket_given = true;
         else if (strncmp(argv[i], "--socket=", 9) == 0)
-            ctl->socket = argv[i] + 9;
+            ctl->socket = argv[i] + 9, ctl->socket_given = true;
         else
             argv[kept++] = argv[i];
     }
@@ -463,8 +466,9 @@ int main(int argc, char **argv)
         return ctl_usage_error("", "'%s' is no command", argv[1]);
     if (command->least >= 0 && (argc - 2 < command->least || argc - 2 > command->most))
         return ctl_usage_error(command->name, "expected %s", *command->arguments ? command->arguments : "no arguments");
-    /* migrate looks at its command line before it asks for a daemon. */
-    int status = command->run == migrate_command ? CTL_OK : ctl_connect(&ctl);
+    /* These look at their command lines before they ask for a daemon, if they do. */
+    bool by_itself = command->run == migrate_command || command->run == thaw_command;
+    int status = by_itself ? CTL_OK : ctl_connect(&ctl);
     if (!status)
         status = command->run(&ctl, argc - 1, argv + 1);
     connection_close(ctl.connection);

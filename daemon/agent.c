@@ -40,6 +40,8 @@ int agent_look(struct store *store, uint16_t domid, struct agent_view *view)
 /* ---- asking ---- */
 
 struct agent_asking {
+    const struct gate *gate;
+    const struct worker_tools *tools;
     struct journal journal; /* as it will be after the commit */
     char text[P2MG_GUEST_TEXT_MAX];
 };
@@ -55,7 +57,10 @@ static int agent_ask_body(struct store *store, store_txn txn, void *context)
     uint16_t domid = asking->journal.domid;
     char path[STORE_PATH_MAX], perms[STORE_PERMS_MAX], wanted[STORE_PERMS_MAX];
 
-    int error = store_get_perms(store, txn, node_path(domid, "control", path), perms, sizeof(perms));
+    int error = gate_check(asking->gate, asking->tools, txn);
+    if (error)
+        return error;
+    error = store_get_perms(store, txn, node_path(domid, "control", path), perms, sizeof(perms));
     if (error)
         return error == -ENOENT ? -ENODATA : error;
     error = journal_write(store, txn, &asking->journal);
@@ -76,10 +81,13 @@ static void agent_format(uint32_t seq, uint32_t lease_s, char text[P2MG_GUEST_TE
     p2mg_request_format(&request, text);
 }
 
-int agent_ask(struct store *store, struct journal *journal, uint32_t seq, uint32_t lease_s, struct agent_view *view)
+int agent_ask(struct gate *gate, const struct worker_tools *tools, uint32_t seq, uint32_t lease_s,
+              struct agent_view *view)
 {
-    struct agent_asking asking = {.journal = *journal};
-    int error = agent_look(store, journal->domid, view);
+    struct agent_asking asking = {.gate = gate, .tools = tools, .journal = gate->journal};
+    struct store *store = tools->store;
+    uint16_t domid = gate->journal.domid;
+    int error = agent_look(store, domid, view);
 
     if (error)
         return error;
@@ -87,11 +95,11 @@ int agent_ask(struct store *store, struct journal *journal, uint32_t seq, uint32
         return -ENODATA;
     asking.journal.agent_seq = seq;
     agent_format(seq, lease_s, asking.text);
-    error = agent_watch(store, journal->domid);
+    error = agent_watch(store, domid);
     if (!error)
         error = store_transact(store, agent_ask_body, &asking);
     if (!error)
-        *journal = asking.journal;
+        gate->journal = asking.journal;
     return error;
 }
 

@@ -14,8 +14,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "daemon/journal.h"
+#include "daemon/gate.h"
 #include "daemon/store.h"
+#include "daemon/worker.h"
 #include "protocol/guest.h"
 
 /* The watch on an agent's answers bears this letter and the domid as its token. */
@@ -35,10 +36,12 @@ int agent_look(struct store *store, uint16_t domid, struct agent_view *view);
 int agent_listen(struct store *store, uint16_t domid, struct agent_view *view);
 
 /*
- * Asks the domain of `journal` to freeze, and names the request in the journal, in one transaction; watches for the
- * answer. Asking again with the same seq renews the lease. -ENODATA: nobody is there to be asked.
+ * Asks the gate's domain to freeze, and names the request in its journal, in one transaction; watches for the
+ * answer. Asking again with the same seq renews the lease. -ENODATA: nobody is there to be asked; -ESRCH: the domain is
+ * gone, or its domid has been given to another.
  */
-int agent_ask(struct store *store, struct journal *journal, uint32_t seq, uint32_t lease_s, struct agent_view *view);
+int agent_ask(struct gate *gate, const struct worker_tools *tools, uint32_t seq, uint32_t lease_s,
+              struct agent_view *view);
 
 /* Writes the same request once more, which is what renews its lease. -ESTALE: another text stands there, or none. */
 int agent_renew(struct store *store, uint16_t domid, uint32_t seq, uint32_t lease_s);

@@ -5,18 +5,28 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <xxhash.h>
+
 #include "daemon/clock.h"
 
 /* A guest that says nothing in xenstore is taken to have read its first target after this long. */
 #define DOMAINS_YOUNG_MS 10000
 
-/* More than Xen can run domains on one host; past that the one seen longest ago makes room. */
+/* More than Xen runs on one host. */
 #define DOMAINS_MOST 8192
 
 #define DOMAINS_CHUNK 256
 
+/* Of the index by uuid: one entry a bucket, more or less, when the table is full. */
+#define DOMAINS_BUCKETS 8192
+
+#define DOMAINS_NONE UINT16_MAX
+
+_Static_assert(DOMAINS_MOST < DOMAINS_NONE, "an entry's number has 16 bits");
+
 struct known_domain {
     char uuid[HYPERVISOR_UUID_LENGTH + 1];
+    uint16_t next; /* in its bucket; DOMAINS_NONE for the last */
     int64_t first_ms, last_ms;
     bool old; /* was there before us */
     bool has_offset;
@@ -27,11 +37,16 @@ struct domains {
     struct known_domain *known;
     size_t count, room;
     bool looked;
+    uint16_t buckets[DOMAINS_BUCKETS]; /* the first of each */
 };
 
 struct domains *domains_new(void)
 {
-    return calloc(1, sizeof(struct domains));
+    struct domains *domains = calloc(1, sizeof(*domains));
+
+    if (domains)
+        memset(domains->buckets, 0xff, sizeof(domains->buckets)); /* DOMAINS_NONE */
+    return domains;
 }
 
 void domains_free(struct domains *domains)
@@ -42,21 +57,45 @@ void domains_free(struct domains *domains)
     free(domains);
 }
 
+static size_t domains_bucket(const char *uuid)
+{
+    return XXH3_64bits(uuid, strlen(uuid)) % DOMAINS_BUCKETS;
+}
+
 static struct known_domain *domains_find(const struct domains *domains, const char *uuid)
 {
-    for (size_t i = 0; i < domains->count; i++)
+    for (uint16_t i = domains->buckets[domains_bucket(uuid)]; i != DOMAINS_NONE; i = domains->known[i].next)
         if (strcmp(domains->known[i].uuid, uuid) == 0)
             return &domains->known[i];
     return NULL;
 }
 
-static struct known_domain *domains_oldest(struct domains *domains)
+static void domains_link(struct domains *domains, struct known_domain *known)
+{
+    uint16_t *bucket = &domains->buckets[domains_bucket(known->uuid)];
+
+    known->next = *bucket;
+    *bucket = (uint16_t)(known - domains->known);
+}
+
+static void domains_unlink(struct domains *domains, const struct known_domain *known)
+{
+    uint16_t *link = &domains->buckets[domains_bucket(known->uuid)];
+
+    while (&domains->known[*link] != known)
+        link = &domains->known[*link].next;
+    *link = known->next;
+}
+
+/* The one seen longest ago makes room. */
+static struct known_domain *domains_evict(struct domains *domains)
 {
     struct known_domain *oldest = &domains->known[0];
 
     for (size_t i = 1; i < domains->count; i++)
         if (domains->known[i].last_ms < oldest->last_ms)
             oldest = &domains->known[i];
+    domains_unlink(domains, oldest);
     return oldest;
 }
 
@@ -71,11 +110,12 @@ static struct known_domain *domains_add(struct domains *domains, const char *uui
         domains->room = room;
     }
     struct known_domain *known =
-        domains->count < domains->room ? &domains->known[domains->count++] : domains_oldest(domains);
+        domains->count < domains->room ? &domains->known[domains->count++] : domains_evict(domains);
     memset(known, 0, sizeof(*known));
     memcpy(known->uuid, uuid, sizeof(known->uuid));
-    known->first_ms = clock_now_ms();
+    known->first_ms = known->last_ms = clock_now_ms();
     known->old = !domains->looked;
+    domains_link(domains, known);
     return known;
 }
 

@@ -17,8 +17,21 @@ struct events_listener {
 
 LIST_HEAD(listener_list, events_listener);
 
+enum { ROOM_STEP_BYTES = 256 };
+
+/*
+ * An event as text. Its place is used again by the event that comes after it: what is kept for long is not to lie
+ * scattered between what others had while it came to be, for it would hold their pages.
+ */
+struct kept_event {
+    char *text;
+    size_t room;
+    size_t length; /* 0 where memory ran out */
+};
+
 struct events {
-    json_t **ring; /* event n is in ring[n % keep]; NULL where memory ran out */
+    struct kept_event *ring; /* event n is in ring[n % keep] */
+    json_t *latest;          /* the last one, which most have not been sent yet; or NULL */
     size_t keep;
     uint64_t next;
     struct listener_list listeners;
@@ -38,7 +51,7 @@ struct events *events_new(size_t keep)
         return NULL;
     events->keep = keep > 0 ? keep : 1;
     events->next = 1;
-    events->ring = calloc(events->keep, sizeof(json_t *));
+    events->ring = calloc(events->keep, sizeof *events->ring);
     if (events->ring == NULL) {
         free(events);
         return NULL;
@@ -58,7 +71,8 @@ void events_free(struct events *events)
         free(listener);
     }
     for (size_t i = 0; i < events->keep; i++)
-        json_decref(events->ring[i]);
+        free(events->ring[i].text);
+    json_decref(events->latest);
     free(events->ring);
     free(events);
 }
@@ -98,6 +112,35 @@ static bool listener_deliver_lost(struct events_listener *listener)
     return taken;
 }
 
+/* The event of that number, which must be kept still; NULL where memory runs out, or ran out then. */
+static json_t *event_load(const struct events *events, uint64_t seq)
+{
+    const struct kept_event *kept = &events->ring[seq % events->keep];
+
+    if (seq + 1 == events->next && events->latest != NULL)
+        return json_incref(events->latest);
+    return kept->length > 0 ? json_loadb(kept->text, kept->length, JSON_ALLOW_NUL, NULL) : NULL;
+}
+
+static bool event_keep(struct kept_event *kept, const json_t *event)
+{
+    size_t length = json_dumpb(event, kept->text, kept->room, JSON_COMPACT);
+
+    kept->length = 0;
+    if (length > kept->room) {
+        size_t room = (length + ROOM_STEP_BYTES - 1) / ROOM_STEP_BYTES * ROOM_STEP_BYTES;
+        char *text = realloc(kept->text, room);
+
+        if (text == NULL)
+            return false;
+        kept->text = text;
+        kept->room = room;
+        length = json_dumpb(event, kept->text, kept->room, JSON_COMPACT);
+    }
+    kept->length = length <= kept->room ? length : 0;
+    return kept->length > 0;
+}
+
 static bool listener_deliver_next(struct events_listener *listener)
 {
     struct events *events = listener->events;
@@ -106,12 +149,11 @@ static bool listener_deliver_next(struct events_listener *listener)
 
     if (listener->next < events_oldest(events))
         return listener_deliver_lost(listener);
-    event = events->ring[listener->next % events->keep];
+    event = event_load(events, listener->next);
     if (event == NULL) {
         listener->next++;
         return true;
     }
-    json_incref(event); /* the listener may emit, which may push this one out of the ring */
     taken = listener->deliver(listener->context, event);
     json_decref(event);
     if (taken)
@@ -171,13 +213,19 @@ uint64_t events_emit(struct events *events, const char *type, json_t *fields)
 {
     uint64_t seq = events->next;
     json_t *event = event_make(seq, type, fields);
-    size_t slot = seq % events->keep;
+    struct kept_event *kept = &events->ring[seq % events->keep];
+    bool is_kept = event != NULL && event_keep(kept, event);
 
-    json_decref(events->ring[slot]);
-    events->ring[slot] = event;
+    if (!is_kept) {
+        kept->length = 0;
+        json_decref(event);
+        event = NULL;
+    }
+    json_decref(events->latest);
+    events->latest = event;
     events->next++;
     events_deliver_all(events);
-    return event != NULL ? seq : 0;
+    return is_kept ? seq : 0;
 }
 
 uint64_t events_next(const struct events *events)

@@ -24,24 +24,43 @@ static const char *gate_path(const struct gate *gate, const char *node, char pat
     return node_path(gate->journal.domid, node, path);
 }
 
-static int gate_look(const struct gate *gate, const struct worker_tools *tools, struct hypervisor_domain *domain)
+/* -ESRCH: it is gone, or another one has its number. */
+static int gate_look_at(const struct worker_tools *tools, uint16_t domid, const char *uuid,
+                        struct hypervisor_domain *domain)
 {
-    int error = hypervisor_get(tools->hypervisor, gate->journal.domid, domain);
+    int error = hypervisor_get(tools->hypervisor, domid, domain);
 
     if (error)
         return error;
-    return domain->dying || strcmp(domain->uuid, gate->journal.uuid) != 0 ? -ESRCH : 0;
+    return domain->dying || strcmp(domain->uuid, uuid) != 0 ? -ESRCH : 0;
 }
 
-/*
- * For within a transaction: a domain that is there after it has begun has the nodes that it reads, and one that takes
- * its number later makes the commit fail.
- */
-static int gate_check(const struct gate *gate, const struct worker_tools *tools)
+static int gate_look(const struct gate *gate, const struct worker_tools *tools, struct hypervisor_domain *domain)
+{
+    return gate_look_at(tools, gate->journal.domid, gate->journal.uuid, domain);
+}
+
+/* What was read below its path before this was asked may have been another guest's. */
+static bool gate_is_anothers(const struct gate *gate, const struct worker_tools *tools)
 {
     struct hypervisor_domain domain;
 
-    return gate_look(gate, tools, &domain);
+    return hypervisor_get(tools->hypervisor, gate->journal.domid, &domain) == 0 &&
+           strcmp(domain.uuid, gate->journal.uuid) != 0;
+}
+
+static int gate_check_domain(const struct worker_tools *tools, store_txn txn, uint16_t domid, const char *uuid)
+{
+    char path[STORE_PATH_MAX], vm[STORE_PATH_MAX];
+    struct hypervisor_domain domain;
+    int error = store_read(tools->store, txn, node_path(domid, "vm", path), vm, sizeof(vm));
+
+    return error && error != -ENOENT && error != -EMSGSIZE ? error : gate_look_at(tools, domid, uuid, &domain);
+}
+
+int gate_check(const struct gate *gate, const struct worker_tools *tools, store_txn txn)
+{
+    return gate_check_domain(tools, txn, gate->journal.domid, gate->journal.uuid);
 }
 
 /* A node is absent: because the domain went away under our hands, or because it never had one. */
@@ -94,14 +113,35 @@ struct gate_taking {
     uint64_t pin_kib;
 };
 
+/*
+ * A journal that this daemon cannot read, or has not put back yet, knows what was there before: it must stay. What one
+ * knows that was put back stands in the target.
+ */
+static int gate_find_no_journal(struct store *store, store_txn txn, uint16_t domid)
+{
+    struct journal other;
+    bool passing = false;
+    int error = journal_read(store, txn, domid, &other);
+
+    if (error == -ENOENT)
+        return 0;
+    if (!error)
+        error = journal_read_passing(store, txn, domid, &passing);
+    if (!error && passing)
+        return journal_drop(store, txn, domid);
+    return !error || error == -EINVAL || error == -EMSGSIZE ? -EEXIST : error;
+}
+
 static int gate_take_body(struct store *store, store_txn txn, void *context)
 {
     const struct gate_taking *taking = context;
     struct gate *gate = taking->gate;
     struct journal *journal = &gate->journal;
     char path[STORE_PATH_MAX];
-    int error = gate_check(gate, taking->tools);
+    int error = gate_check(gate, taking->tools, txn);
 
+    if (!error)
+        error = gate_find_no_journal(store, txn, journal->domid);
     if (error)
         return error;
     error = store_read(store, txn, gate_path(gate, "memory/target", path), journal->target, sizeof(journal->target));
@@ -169,7 +209,12 @@ static int gate_note_cap(struct gate *gate, const struct worker_tools *tools, co
         journal->cap_past_kib = journal->cap_kib;
         journal->cap_kib = cap_kib;
     }
-    return memcmp(&before, journal, sizeof(before)) ? journal_write(tools->store, 0, journal) : 0;
+    if (!memcmp(&before, journal, sizeof(before)))
+        return 0;
+    int error = journal_write(tools->store, 0, journal);
+    if (error)
+        *journal = before; /* so that it is written the next time */
+    return error;
 }
 
 /*
@@ -199,17 +244,6 @@ static int gate_cap(struct gate *gate, const struct worker_tools *tools, uint64_
     return error;
 }
 
-/* How much of an HVM guest's size is video memory; only a first guess for the offset between size and target. */
-static uint64_t gate_videoram_kib(const struct gate *gate, struct store *store)
-{
-    char path[STORE_PATH_MAX], value[JOURNAL_TARGET_MAX];
-
-    if (store_read(store, 0, gate_path(gate, "memory/videoram", path), value, sizeof(value)) ||
-        !journal_is_target(value))
-        return 0;
-    return strtoull(value, NULL, 10);
-}
-
 int gate_take(struct gate *gate, const struct worker_tools *tools, bool young, uint64_t pin_kib,
               struct gate_report *report)
 {
@@ -229,8 +263,6 @@ int gate_take(struct gate *gate, const struct worker_tools *tools, bool young, u
         return error == -ENODATA || error == -ENOENT ? gate_explain_absent(gate, tools) : error;
     memset(report, 0, sizeof(*report));
     report->target_kib = strtoull(journal->target, NULL, 10);
-    if (domain.hvm)
-        report->videoram_kib = gate_videoram_kib(gate, tools->store);
     /* From here on there is something to put back, whatever fails. */
     error = gate_cap(gate, tools, domain.tot_pages, report);
     gate->taken = true;
@@ -239,17 +271,23 @@ int gate_take(struct gate *gate, const struct worker_tools *tools, bool young, u
 
 /* ---- after a commit that was not answered ---- */
 
-/* The guest's size is the pin's: what a toolstack wished before that was written is in the store's journal alone. */
-static int gate_learn_deferred(struct gate *gate, struct store *store, const struct journal *stored)
+/*
+ * What the store's journal says is what there is to be put back: max_pages is only set after it was written. A wish
+ * that stands in the target is later than the journal's; where the pin stands, the journal has the latest, or there is
+ * none.
+ */
+static int gate_learn(struct gate *gate, struct store *store, const struct journal *stored)
 {
     char path[STORE_PATH_MAX], text[JOURNAL_TEXT_MAX];
     int error = store_read(store, 0, gate_path(gate, "memory/target", path), text, sizeof(text));
 
     if (error && error != -ENOENT && error != -EMSGSIZE)
         return error;
+    struct journal learnt = *stored;
     bool latest = error ? !*gate->journal.deferred : strcmp(text, stored->pin) == 0;
-    if (latest && *stored->deferred)
-        strcpy(gate->journal.deferred, stored->deferred);
+    if (!latest)
+        strcpy(learnt.deferred, gate->journal.deferred);
+    gate->journal = learnt;
     return 0;
 }
 
@@ -267,11 +305,9 @@ static int gate_resolve(struct gate *gate, struct store *store)
     if (!found && (!gate->taken || gate->doubt == GATE_PERHAPS_RESTORED))
         return -ENOENT;
     if (found && gate->taken) {
-        error = gate_learn_deferred(gate, store, &stored);
+        error = gate_learn(gate, store, &stored);
         if (error)
             return error;
-        strcpy(gate->journal.pin, stored.pin);
-        gate->journal.agent_seq = stored.agent_seq;
     } else if (found) {
         gate->journal = stored;
         gate->taken = true;
@@ -322,6 +358,8 @@ static int gate_sync_target(struct store *store, store_txn txn, struct gate_wish
         else
             log_warning("domain %u: what was written to memory/target is not a number; the pin goes back",
                         gate->journal.domid);
+    } else if (!*gate->journal.pin) {
+        *wish->journal.deferred = '\0'; /* a wish that was taken back before a pin took its place */
     }
     if (*wish->pin)
         strcpy(wish->journal.pin, wish->pin);
@@ -358,7 +396,7 @@ static int gate_sync_body(struct store *store, store_txn txn, void *context)
 
     wish->journal = gate->journal;
     wish->report->reopened = false;
-    int error = gate_check(gate, wish->tools);
+    int error = gate_check(gate, wish->tools, txn);
     if (error)
         return error;
     error = gate_sync_perms(store, txn, gate, "memory", GATE_CLOSED, GATE_CLOSED, wish->report);
@@ -376,7 +414,7 @@ static int gate_sync_body(struct store *store, store_txn txn, void *context)
 static int gate_put_back_body(struct store *store, store_txn txn, void *context)
 {
     struct gate_wish *wish = context;
-    int error = gate_check(wish->gate, wish->tools);
+    int error = gate_check(wish->gate, wish->tools, txn);
 
     wish->journal = wish->gate->journal;
     return error ? error : gate_sync_target(store, txn, wish);
@@ -408,7 +446,7 @@ static int gate_is_in_order(struct gate_wish *wish, struct store *store)
     if (strcmp(text, gate_expected_target(gate)) != 0) {
         /* Kept whatever comes next: the domain may be about to go, and its tree with it. */
         wish->foreign = true;
-        if (journal_is_target(text)) {
+        if (journal_is_target(text) && !gate_is_anothers(gate, wish->tools)) {
             strcpy(gate->journal.deferred, text);
             wish->report->deferred = true;
         }
@@ -507,6 +545,7 @@ static int gate_restore_perms(struct store *store, store_txn txn, const char *pa
 struct gate_restoring {
     struct gate *gate;
     const struct worker_tools *tools;
+    bool keeps_journal; /* for there is more to be done than to put back */
 };
 
 /* Parent first, target last: the target's event is what makes the guest look. */
@@ -518,7 +557,7 @@ static int gate_restore_body(struct store *store, store_txn txn, void *context)
     struct gate_private walk = {gate, store, txn};
     char path[STORE_PATH_MAX], text[JOURNAL_TEXT_MAX];
 
-    int error = gate_check(gate, restoring->tools);
+    int error = gate_check(gate, restoring->tools, txn);
     if (error)
         return error;
     gate_path(gate, "memory", path);
@@ -529,42 +568,56 @@ static int gate_restore_body(struct store *store, store_txn txn, void *context)
         return error;
 
     error = store_read(store, txn, gate_path(gate, "memory/target", path), text, sizeof(text));
-    if (!error && strcmp(text, gate_expected_target(gate)) != 0 && journal_is_target(text))
-        strcpy(gate->journal.deferred, text); /* written since the last look: the latest wish, which stays */
-    else if (!error && *journal->pin)
+    if (!error && strcmp(text, gate_expected_target(gate)) != 0 && journal_is_target(text)) {
+        /* Written since the last look: the latest wish, which stays. The commit would tell too late whose it is. */
+        if (!gate_is_anothers(gate, restoring->tools))
+            strcpy(gate->journal.deferred, text);
+    } else if (!error && *journal->pin) {
         error = store_write(store, txn, path, journal_wanted_target(journal));
+    }
     if (error && error != -ENOENT && error != -EMSGSIZE)
         return error;
     error = gate_restore_perms(store, txn, path, journal->target_perms);
     if (!error && journal->agent_seq)
         error = agent_release(store, txn, journal->domid);
-    return error ? error : journal_drop(store, txn, journal->domid);
+    if (error)
+        return error;
+    return restoring->keeps_journal ? journal_write(store, txn, journal) : journal_drop(store, txn, journal->domid);
+}
+
+/* Any other max_pages than our cap is the toolstack's own, set since. */
+static int gate_uncap(const struct gate *gate, const struct worker_tools *tools)
+{
+    const struct journal *journal = &gate->journal;
+    uint64_t page_kib = gate_page_kib(tools);
+    struct hypervisor_domain domain;
+    int error = gate_look(gate, tools, &domain);
+
+    if (error)
+        return error;
+    uint64_t max_kib = domain.max_pages * page_kib;
+    if (!journal->cap_kib || (max_kib != journal->cap_kib && max_kib != journal->cap_past_kib))
+        return 0;
+    return hypervisor_set_max_pages(tools->hypervisor, journal->domid, journal->max_kib / page_kib);
+}
+
+/* -ESRCH when the domain is gone. */
+static int gate_put_all_back(struct gate *gate, const struct worker_tools *tools, bool keeps_journal)
+{
+    struct gate_restoring restoring = {gate, tools, keeps_journal};
+    int error = gate_uncap(gate, tools);
+
+    return error ? error : store_transact(tools->store, gate_restore_body, &restoring);
 }
 
 int gate_restore(struct gate *gate, const struct worker_tools *tools)
 {
-    struct journal *journal = &gate->journal;
-    uint64_t page_kib = gate_page_kib(tools);
-    struct hypervisor_domain domain;
     int error = gate_resolve(gate, tools->store);
 
     if (error)
         return error == -ENOENT ? 0 : error;
-    error = gate_look(gate, tools, &domain);
-    if (error == -ESRCH)
-        return journal_drop(tools->store, 0, journal->domid);
-    if (error)
-        return error;
-    /* Any other value than our cap is the toolstack's own, set since. */
-    uint64_t max_kib = domain.max_pages * page_kib;
-    if (journal->cap_kib && (max_kib == journal->cap_kib || max_kib == journal->cap_past_kib)) {
-        error = hypervisor_set_max_pages(tools->hypervisor, journal->domid, journal->max_kib / page_kib);
-        if (error)
-            return error;
-    }
-    struct gate_restoring restoring = {gate, tools};
-    error = store_transact(tools->store, gate_restore_body, &restoring);
-    return error == -ESRCH ? journal_drop(tools->store, 0, journal->domid) : error;
+    error = gate_put_all_back(gate, tools, false);
+    return error == -ESRCH ? journal_drop(tools->store, 0, gate->journal.domid) : error;
 }
 
 /* ---- on to the new domain ---- */
@@ -573,8 +626,8 @@ struct gate_heir {
     const struct gate *gate;
     const struct worker_tools *tools;
     struct hypervisor_domain domain;
-    bool recovering;
     uint16_t marked; /* the domain whose target was marked; 0 = none */
+    struct journal_raise raise;
     bool done;
 };
 
@@ -599,14 +652,17 @@ static int gate_find_heir(struct gate_heir *heir)
     return count < 0 ? count : error;
 }
 
-/* Whether the pin stands in the new domain's target, and nobody's newer wish. */
+/*
+ * Whether the pin stands in the new domain's target, and nobody's newer wish. A domain that was not marked, for want of
+ * a daemon or of a connection, has the pin's number as it was read from the old one's configuration.
+ */
 static bool gate_heir_has_pin(const struct gate_heir *heir, const char *text)
 {
     const char *pin = heir->gate->journal.pin;
 
     if (strcmp(text, pin) == 0)
         return true;
-    return heir->recovering && heir->marked != heir->domain.domid && journal_is_target(text) &&
+    return heir->marked != heir->domain.domid && journal_is_target(text) &&
            strtoull(text, NULL, 10) == strtoull(pin, NULL, 10);
 }
 
@@ -617,7 +673,10 @@ static int gate_forward_body(struct store *store, store_txn txn, void *context)
     char path[STORE_PATH_MAX], text[JOURNAL_TARGET_MAX];
 
     heir->done = false;
-    int error = store_read(store, txn, node_path(heir->domain.domid, "memory/target", path), text, sizeof(text));
+    int error = gate_check_domain(heir->tools, txn, heir->domain.domid, journal->uuid);
+    if (error)
+        return error;
+    error = store_read(store, txn, node_path(heir->domain.domid, "memory/target", path), text, sizeof(text));
     if (error)
         return error == -ENOENT || error == -EMSGSIZE ? 0 : error;
     if (!gate_heir_has_pin(heir, text))
@@ -628,6 +687,7 @@ static int gate_forward_body(struct store *store, store_txn txn, void *context)
 
 struct gate_marking {
     const struct journal *journal;
+    const struct worker_tools *tools;
     uint16_t domid;
 };
 
@@ -637,7 +697,9 @@ static int gate_mark_body(struct store *store, store_txn txn, void *context)
     const char *pin = marking->journal->pin;
     char path[STORE_PATH_MAX], text[JOURNAL_TARGET_MAX];
 
-    int error = store_read(store, txn, node_path(marking->domid, "memory/target", path), text, sizeof(text));
+    int error = gate_check_domain(marking->tools, txn, marking->domid, marking->journal->uuid);
+    if (!error)
+        error = store_read(store, txn, node_path(marking->domid, "memory/target", path), text, sizeof(text));
     if (error)
         return error;
     if (!journal_is_target(text) || strtoull(text, NULL, 10) != strtoull(pin, NULL, 10))
@@ -648,70 +710,169 @@ static int gate_mark_body(struct store *store, store_txn txn, void *context)
 
 int gate_mark(const struct journal *journal, const struct worker_tools *tools, uint16_t domid)
 {
-    struct gate_marking marking = {journal, domid};
+    struct gate_marking marking = {journal, tools, domid};
+    uint16_t marked;
+    int error = journal_read_heir(tools->store, journal->domid, &marked);
 
-    return *journal->pin ? store_transact(tools->store, gate_mark_body, &marking) : 0;
+    /* Once: the pin's number, without the zero, is a wish from then on. */
+    if (error || marked == domid)
+        return error;
+    if (!*journal->pin)
+        return -ENOENT;
+    return store_transact(tools->store, gate_mark_body, &marking);
+}
+
+static uint64_t gate_heir_max_kib(const struct gate_heir *heir)
+{
+    return heir->domain.max_pages * gate_page_kib(heir->tools);
+}
+
+static int gate_heir_set_max_kib(const struct gate_heir *heir, uint64_t max_kib)
+{
+    struct hypervisor_domain domain;
+    int error = gate_look_at(heir->tools, heir->domain.domid, heir->gate->journal.uuid, &domain);
+
+    if (error)
+        return error;
+    return hypervisor_set_max_pages(heir->tools->hypervisor, heir->domain.domid, max_kib / gate_page_kib(heir->tools));
+}
+
+/* What an earlier try, of an earlier daemon's perhaps, has set stands there still. */
+static bool gate_heir_is_raised(const struct gate_heir *heir)
+{
+    const struct journal_raise *raise = &heir->raise;
+    uint64_t max_kib = gate_heir_max_kib(heir);
+
+    return raise->domid == heir->domain.domid && (max_kib == raise->given_kib || max_kib == raise->past_kib);
+}
+
+/*
+ * The toolstack's distance between target and max_pages is its own business; it is kept. Noted before it is done, lest
+ * it be done twice.
+ */
+static int gate_raise_heir(struct gate_heir *heir)
+{
+    const struct journal *journal = &heir->gate->journal;
+    uint64_t page_kib = gate_page_kib(heir->tools), now_kib = gate_heir_max_kib(heir);
+    uint64_t wanted_kib = strtoull(journal_wanted_target(journal), NULL, 10);
+    bool raised = gate_heir_is_raised(heir);
+    struct journal_raise raise = {.domid = heir->domain.domid,
+                                  .max_kib = raised ? heir->raise.max_kib : now_kib,
+                                  .past_kib = raised ? now_kib : 0};
+
+    raise.given_kib = (raise.max_kib + wanted_kib - strtoull(journal->pin, NULL, 10)) / page_kib * page_kib;
+    heir->raise = raise;
+    if (raise.given_kib == now_kib)
+        return 0;
+    int error = journal_write_raise(heir->tools->store, journal->domid, &raise);
+
+    return error ? error : gate_heir_set_max_kib(heir, raise.given_kib);
+}
+
+/* The target is somebody's newer wish, and so is max_pages, unless it is still what was set here. */
+static int gate_lower_heir(struct gate_heir *heir)
+{
+    int error = gate_look_at(heir->tools, heir->domain.domid, heir->gate->journal.uuid, &heir->domain);
+
+    if (error || !gate_heir_is_raised(heir))
+        return error == -ESRCH ? 0 : error;
+    return gate_heir_set_max_kib(heir, heir->raise.max_kib);
 }
 
 static int gate_pass_on(struct gate_heir *heir)
 {
-    const struct journal *journal = &heir->gate->journal;
-    struct hypervisor *hypervisor = heir->tools->hypervisor;
-    uint64_t pin_kib = strtoull(journal->pin, NULL, 10), page_kib = gate_page_kib(heir->tools);
-    uint64_t wanted_kib = strtoull(journal_wanted_target(journal), NULL, 10);
+    const char *wanted = journal_wanted_target(&heir->gate->journal);
+    char path[STORE_PATH_MAX], text[JOURNAL_TARGET_MAX];
+    int error =
+        store_read(heir->tools->store, 0, node_path(heir->domain.domid, "memory/target", path), text, sizeof(text));
 
-    if (!pin_kib)
-        return 0;
-    int error = gate_find_heir(heir);
-    if (error)
-        return error == -ESRCH ? 0 : error;
-    /* The toolstack's distance between target and max_pages is its own business; it is kept. */
-    uint64_t max_kib = heir->domain.max_pages * page_kib + wanted_kib - pin_kib;
-    error = hypervisor_set_max_pages(hypervisor, heir->domain.domid, max_kib / page_kib);
-    if (!error)
-        error = store_transact(heir->tools->store, gate_forward_body, heir);
-    if (error || !heir->done) {
-        heir->done = false;
-        hypervisor_set_max_pages(hypervisor, heir->domain.domid, heir->domain.max_pages);
+    if (error == -ENOENT && heir->gate->left)
+        return -EINPROGRESS;
+    if (error == -ENOENT || error == -EMSGSIZE)
+        *text = '\0';
+    else if (error)
+        return error;
+    heir->done = gate_heir_is_raised(heir) && strcmp(text, wanted) == 0; /* and nobody has heard of it */
+    error = 0;
+    if (gate_heir_has_pin(heir, text)) {
+        error = gate_raise_heir(heir);
+        if (!error)
+            error = store_transact(heir->tools->store, gate_forward_body, heir);
     }
+    if (!error && !heir->done)
+        error = gate_lower_heir(heir);
+    heir->done &= !error;
     return error;
 }
 
-/* The latest wish may stand in the old domain's target; of a domain that is gone there is only the journal. */
-static int gate_finish(struct gate *gate, struct gate_heir *heir)
+static int gate_wish_body(struct store *store, store_txn txn, void *context)
 {
-    struct hypervisor_domain domain;
-    bool gone = gate_look(gate, heir->tools, &domain) == -ESRCH;
-    int error = gate_resolve(gate, heir->tools->store);
-    bool nothing = error == -ENOENT;
+    const struct gate_restoring *restoring = context;
+    struct journal *journal = &restoring->gate->journal;
+    char path[STORE_PATH_MAX], text[JOURNAL_TEXT_MAX];
 
-    if (nothing)
-        error = 0;
-    if (!error && !nothing && !gone)
-        error = gate_restore(gate, heir->tools);
-    if (!error && gate->taken)
+    int error = gate_check(restoring->gate, restoring->tools, txn);
+    if (!error)
+        error = store_read(store, txn, gate_path(restoring->gate, "memory/target", path), text, sizeof(text));
+    if (error)
+        return error == -ENOENT || error == -EMSGSIZE ? 0 : error;
+    if (!journal_is_target(text) || strcmp(text, journal_wanted_target(journal)) == 0)
+        return 0;
+    strcpy(journal->deferred, text);
+    return journal_write(store, txn, journal);
+}
+
+/* All was put back; what the toolstack has asked for since is the guest's as well, wherever it is going to run. */
+static int gate_note_wish(struct gate *gate, const struct worker_tools *tools)
+{
+    struct gate_restoring noting = {.gate = gate, .tools = tools};
+
+    return store_transact(tools->store, gate_wish_body, &noting);
+}
+
+/*
+ * The old domain first, for the latest wish may stand in its target; of one that is gone there is only the journal.
+ * That stays until the new domain has what is its: whoever is killed, or loses the connection, begins anew.
+ */
+static int gate_finish(struct gate *gate, struct gate_heir *heir, bool passing)
+{
+    struct store *store = heir->tools->store;
+    uint16_t domid = gate->journal.domid;
+    int error = passing ? gate_note_wish(gate, heir->tools) : gate_put_all_back(gate, heir->tools, true);
+
+    if (!error || error == -ESRCH)
+        error = journal_read_heir(store, domid, &heir->marked);
+    if (!error)
+        error = journal_read_raise(store, domid, &heir->raise);
+    if (!error)
         error = gate_pass_on(heir);
-    if (!error && !nothing && gone)
-        error = gate_restore(gate, heir->tools);
-    return error;
+    if (!error)
+        return journal_drop(store, 0, domid);
+    if (error != -EINPROGRESS || passing)
+        return error;
+    int failure = journal_write_passing(store, domid);
+    return failure ? failure : error;
 }
 
 int gate_hand_over(struct gate *gate, const struct worker_tools *tools, uint16_t *domid)
 {
     struct gate_heir heir = {.gate = gate, .tools = tools};
-    int error = gate_finish(gate, &heir);
+    bool passing = false;
+    int error = gate_resolve(gate, tools->store);
 
-    *domid = heir.done ? heir.domain.domid : 0;
-    return error;
-}
-
-int gate_recover(struct gate *gate, const struct worker_tools *tools, uint16_t *domid)
-{
-    struct gate_heir heir = {.gate = gate, .tools = tools, .recovering = true};
-    int error = journal_read_heir(tools->store, gate->journal.domid, &heir.marked);
-
+    *domid = 0;
+    if (error)
+        return error == -ENOENT ? 0 : error;
+    if (gate->left)
+        error = journal_read_passing(tools->store, 0, gate->journal.domid, &passing);
     if (!error)
-        error = gate_finish(gate, &heir);
-    *domid = heir.done ? heir.domain.domid : 0;
+        error = *gate->journal.pin ? gate_find_heir(&heir) : -ESRCH;
+    if (error == -ESRCH)
+        return passing ? journal_drop(tools->store, 0, gate->journal.domid) : gate_restore(gate, tools);
+    if (error)
+        return error;
+    error = gate_finish(gate, &heir, passing);
+    if (heir.done)
+        *domid = heir.domain.domid;
     return error;
 }

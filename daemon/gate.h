@@ -33,25 +33,32 @@ struct gate {
     struct journal journal; /* as it stands in the store, once taken */
     bool taken;
     bool open;
+    bool left;             /* nobody says how a migration ends: a new domain that has no target yet is waited for */
     enum gate_doubt doubt; /* for the caller to set, after -ENOTCONN; resolved by the next call */
 };
 
 /* What a call found, beside doing what it was asked. */
 struct gate_report {
     uint64_t tot_pages;
-    uint64_t target_kib;   /* as the toolstack would read it now, the pin included */
-    uint64_t videoram_kib; /* gate_take only */
-    bool deferred;         /* a toolstack had written a target; the pin went back */
-    bool cap_restored;     /* a toolstack had set max_pages; the cap went back */
-    bool reopened;         /* somebody had changed the permissions; they went back */
-    bool balloon_active;   /* ~/control/balloon-active is "1" */
+    uint64_t target_kib; /* as the toolstack would read it now, the pin included */
+    bool deferred;       /* a toolstack had written a target; the pin went back */
+    bool cap_restored;   /* a toolstack had set max_pages; the cap went back */
+    bool reopened;       /* somebody had changed the permissions; they went back */
+    bool balloon_active; /* ~/control/balloon-active is "1" */
 };
 
 /*
+ * For within a transaction: 0 when the domain is there, and still the gate's. One that is there after the transaction
+ * has begun has the nodes that it reads, and one that takes its number later makes the commit fail: oxenstored makes a
+ * commit all the same when every answer in it would be the same again, which is why ~/vm, with the uuid in it, is read.
+ */
+int gate_check(const struct gate *gate, const struct worker_tools *tools, store_txn txn);
+
+/*
  * Closes the gate over a domain and caps it at its size, journal first. journal.domid, uuid and session must be filled
- * in. -ENODATA: there is no memory/target, or it is not a number; -EHOSTDOWN: the guest has not come up
- * far enough to have read its first target (only looked at when `young`). With `pin_kib`, a target of that number is
- * pinned at once.
+ * in. -EEXIST: there is a journal of it already; -ENODATA: there is no memory/target, or it is not a number;
+ * -EHOSTDOWN: the guest has not come up far enough to have read its first target (only looked at when `young`). With
+ * `pin_kib`, a target of that number is pinned at once.
  */
 int gate_take(struct gate *gate, const struct worker_tools *tools, bool young, uint64_t pin_kib,
               struct gate_report *report);
@@ -74,22 +81,19 @@ int gate_restore(struct gate *gate, const struct worker_tools *tools);
 /*
  * A migration to this same host makes a second domain with the guest's uuid, whose target is the pin's number, read
  * from the old one's configuration. Writes it there as the pin is written, with its zero, while nobody else has written
- * to that domain yet: so that a toolstack that asks it for the very same number is told apart later.
+ * to that domain yet: so that a toolstack that asks it for the very same number is told apart later. -ENOENT: it has no
+ * target yet, or there is no pin (any more). -ESRCH: it is gone, or another guest's by now.
  */
 int gate_mark(const struct journal *journal, const struct worker_tools *tools, uint16_t domid);
 
 /*
- * gate_restore after a migration to this same host: also gives the guest's new domain the target that the old one was
- * kept from, with max_pages as far from it as before. Only where gate_mark's text still stands: any other is a newer
- * wish. *domid is the new domain's, or 0 when nothing was to be done.
+ * gate_restore after a migration to this same host, or of what an earlier daemon left: also gives the guest's new
+ * domain the target that the old one was kept from, with max_pages as far from it as before. Only where gate_mark's
+ * text still stands, or the pin's number in a domain that was never marked: any other is a newer wish. The journal
+ * stays until that is done. *domid is the new domain's, or 0 when nothing was to be done. -EINPROGRESS, where the gate
+ * was `left`: all is put back, and the new domain has no target yet; to be called again, with the journal as it is
+ * then.
  */
 int gate_hand_over(struct gate *gate, const struct worker_tools *tools, uint16_t *domid);
-
-/*
- * gate_hand_over for what an earlier daemon left. A new domain that it did not mark any more, because it
- * was gone by then, has the pin's number without the zero: that is the pin all the same. The journal of a domain that
- * is gone stays until its new one has the target.
- */
-int gate_recover(struct gate *gate, const struct worker_tools *tools, uint16_t *domid);
 
 #endif

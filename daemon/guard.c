@@ -7,12 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <xxhash.h>
+
 #include "daemon/clock.h"
+#include "daemon/domid-set.h"
 #include "daemon/log.h"
 #include "daemon/migrate-work.h"
 #include "daemon/newcomers.h"
 #include "daemon/node.h"
 #include "daemon/record.h"
+#include "daemon/recovery.h"
 #include "daemon/targets.h"
 #include "daemon/timer.h"
 
@@ -26,6 +30,9 @@
 
 #define GUARD_RECOVER_AGAIN_MS 1000
 
+/* Of the index by uuid: one session a bucket, more or less, when there are as many as are allowed by default. */
+#define GUARD_BUCKETS 4096
+
 struct guard {
     struct session_host host;   /* first: sessions point at it */
     struct hypervisor *workers; /* the worker's own handle */
@@ -38,6 +45,8 @@ struct guard {
     struct guard_settings settings;
     struct session *live, **live_end;
     size_t live_count;
+    struct session *by_domid[65536]; /* the live ones; what is not used of it takes no memory */
+    struct session *by_uuid[GUARD_BUCKETS];
     struct session *gone[GUARD_REMEMBERED]; /* a ring; gone_next is the oldest */
     size_t gone_next;
     struct event *poll, *glance;
@@ -45,9 +54,47 @@ struct guard {
     int64_t polled_ms; /* when everybody was observed last */
     struct event *recover_again;
     bool recovered;
+    bool passing;              /* a wish waits for a guest's new domain to have a target */
+    struct domid_set put_back; /* of these domains, which was told */
     bool stopping;
     struct hypervisor_domain seen[GUARD_DOMAINS_A_CALL];
 };
+
+/* ---- which sessions there are ---- */
+
+static struct session **guard_bucket(struct guard *guard, const char *uuid)
+{
+    return &guard->by_uuid[XXH3_64bits(uuid, strlen(uuid)) % GUARD_BUCKETS];
+}
+
+static void guard_link(struct guard *guard, struct session *session)
+{
+    struct session **bucket = guard_bucket(guard, session->gate.journal.uuid);
+
+    *guard->live_end = session;
+    guard->live_end = &session->next;
+    guard->live_count++;
+    session->next_in_bucket = *bucket;
+    *bucket = session;
+    guard->by_domid[session->gate.journal.domid] = session;
+}
+
+static void guard_unlink(struct guard *guard, struct session *session)
+{
+    struct session **link = &guard->live, **bucket = guard_bucket(guard, session->gate.journal.uuid);
+
+    while (*link != session)
+        link = &(*link)->next;
+    *link = session->next;
+    if (!*link)
+        guard->live_end = link;
+    session->next = NULL;
+    guard->live_count--;
+    while (*bucket != session)
+        bucket = &(*bucket)->next_in_bucket;
+    *bucket = session->next_in_bucket;
+    guard->by_domid[session->gate.journal.domid] = NULL;
+}
 
 /* ---- watches: set and cleared by the worker, told to the loop ---- */
 
@@ -111,8 +158,9 @@ static void guard_apply_helpers(struct guard *guard)
 struct guard_recovery {
     struct work work;
     struct guard *guard;
-    uint8_t live[65536 / 8]; /* domains with a session of ours: their journals are in use */
-    unsigned failures, count;
+    struct domid_set live;    /* domains with a session of ours: their journals are in use */
+    struct domid_set passing; /* put back, but for a wish that waits for the guest's new domain */
+    unsigned failures, count, waiting;
     int error;
     const struct worker_tools *tools;
     struct journal put_back[256]; /* the first of them, to tell of */
@@ -121,34 +169,22 @@ struct guard_recovery {
 static int guard_recover_one(void *context, uint16_t domid)
 {
     struct guard_recovery *recovery = context;
-    struct gate gate = {.taken = true};
+    struct journal journal;
 
-    if (recovery->live[domid / 8] & 1u << domid % 8)
+    if (domid_set_has(&recovery->live, domid))
         return 0;
-    int error = journal_read(recovery->tools->store, 0, domid, &gate.journal);
-    if (error == -ENOENT)
-        return journal_drop(recovery->tools->store, 0, domid); /* an empty folder: nothing was changed */
-    if (error == -ENOTCONN)
-        return error;
-    if (error) {
-        log_error(
-            "domain %u: the journal of an earlier daemon cannot be read (%s); it is left as it is, in " JOURNAL_SESSIONS
-            "/%u",
-            domid, strerror(-error), domid);
+    int error = recovery_put_back(recovery->tools, domid, &journal);
+    if (error == -ENOENT || error == -EBADMSG)
         return 0;
-    }
-    uint16_t heir;
-    error = migrate_store_void(recovery->tools->store, domid);
-    if (error && error != -ENOTCONN)
-        log_warning("domain %u: telling its caller in xenstore failed: %s", domid, strerror(-error));
-    error = gate_recover(&gate, recovery->tools, &heir);
-    if (error) {
-        log_error("domain %u: putting back what an earlier daemon left failed: %s", domid, strerror(-error));
+    if (error == -EINPROGRESS) {
+        domid_set_add(&recovery->passing, domid);
+        recovery->waiting++;
+    } else if (error) {
         recovery->failures++;
         return error == -ENOTCONN ? error : 0;
     }
     if (recovery->count < sizeof(recovery->put_back) / sizeof(recovery->put_back[0]))
-        recovery->put_back[recovery->count] = gate.journal;
+        recovery->put_back[recovery->count] = journal;
     recovery->count++;
     return 0;
 }
@@ -170,12 +206,9 @@ static void guard_recovery_run(struct work *work, const struct worker_tools *too
 
 static void guard_tell_recovered(struct guard *guard, const struct journal *journal)
 {
-    struct log_subject subject = {journal->domid, journal->session, "recovered"};
     uint64_t target_kib = strtoull(journal_wanted_target(journal), NULL, 10);
 
-    log_about(LOG_NOTICE, &subject,
-              "put back what an earlier daemon left: target %" PRIu64 " KiB, max_pages %" PRIu64 " KiB", target_kib,
-              journal->max_kib);
+    recovery_log(journal);
     events_emit(guard->host.events, "domain.recovered",
                 json_pack("{s:i,s:s,s:I,s:I}", "domid", (int)journal->domid, "session", journal->session, "target_kib",
                           (json_int_t)target_kib, "max_kib", (json_int_t)journal->max_kib));
@@ -188,15 +221,18 @@ static void guard_recovery_done(struct work *work)
     unsigned told = recovery->count < 256 ? recovery->count : 256;
 
     for (unsigned i = 0; i < told; i++)
-        guard_tell_recovered(guard, &recovery->put_back[i]);
+        if (!domid_set_has(&guard->put_back, recovery->put_back[i].domid))
+            guard_tell_recovered(guard, &recovery->put_back[i]);
+    guard->put_back = recovery->passing;
+    guard->passing = recovery->waiting > 0;
     if (recovery->error && recovery->error != -ECANCELED && recovery->error != -ENOTCONN)
         log_error("preparing " JOURNAL_ROOT " failed: %s", strerror(-recovery->error));
     bool whole = !recovery->error && !recovery->failures;
     free(recovery);
     /* Without a connection the next "back" starts over. */
-    if (!whole && worker_connected(guard->host.worker) && !guard->stopping) {
+    if ((!whole || guard->passing) && worker_connected(guard->host.worker) && !guard->stopping)
         timer_arm(guard->recover_again, GUARD_RECOVER_AGAIN_MS);
-    } else if (whole && !guard->recovered) {
+    if (whole && !guard->recovered) {
         guard->recovered = true;
         guard_apply_helpers(guard);
         guard->callbacks.recovered(guard->callbacks.context);
@@ -216,8 +252,7 @@ static void guard_start_recovery(struct guard *guard)
     recovery->guard = guard;
     recovery->error = -ECANCELED;
     for (const struct session *session = guard->live; session; session = session->next) {
-        uint16_t domid = session->gate.journal.domid;
-        recovery->live[domid / 8] |= (uint8_t)(1u << domid % 8);
+        domid_set_add(&recovery->live, session->gate.journal.domid);
     }
     worker_submit(guard->host.worker, &recovery->work);
 }
@@ -273,23 +308,31 @@ static void guard_read_name(struct guard *guard, uint16_t domid)
 
 struct guard_mark {
     struct work work;
+    struct guard *guard;
     struct journal journal;
     uint16_t heir;
+    int error;
 };
 
 static void guard_mark_run(struct work *work, const struct worker_tools *tools)
 {
     struct guard_mark *mark = (struct guard_mark *)(void *)work;
-    int error = gate_mark(&mark->journal, tools, mark->heir);
 
-    if (error && error != -ENOENT)
+    mark->error = gate_mark(&mark->journal, tools, mark->heir);
+    if (mark->error && mark->error != -ENOENT && mark->error != -ESRCH)
         log_warning("domain %u: marking the target of its new domain %u failed: %s", mark->journal.domid, mark->heir,
-                    strerror(-error));
+                    strerror(-mark->error));
 }
 
+/* One that is not marked, for it has no target yet or there is no connection, is tried again when it is introduced. */
 static void guard_mark_done(struct work *work)
 {
-    free(work);
+    struct guard_mark *mark = (struct guard_mark *)(void *)work;
+    struct session *session = mark->error ? NULL : guard_find_domain(mark->guard, mark->journal.domid);
+
+    if (session && session->heir == mark->heir && strcmp(session->id, mark->journal.session) == 0)
+        session_set_heir(session, mark->heir, true);
+    free(mark);
 }
 
 static void guard_mark_heir(struct guard *guard, struct session *session, uint16_t heir)
@@ -300,9 +343,11 @@ static void guard_mark_heir(struct guard *guard, struct session *session, uint16
         log_error("session %s: out of memory for its new domain", session->id);
         return;
     }
-    session_set_heir(session, heir);
+    session_set_heir(session, heir, false);
     mark->work.run = guard_mark_run;
     mark->work.done = guard_mark_done;
+    mark->guard = guard;
+    mark->error = -ECANCELED;
     mark->journal = session->gate.journal;
     mark->heir = heir;
     worker_submit(guard->host.worker, &mark->work);
@@ -311,8 +356,11 @@ static void guard_mark_heir(struct guard *guard, struct session *session, uint16
 /* A domain is introduced when its memory has arrived, before it runs and before it has the guest's name. */
 static void guard_look_for_heir(struct guard *guard, const struct hypervisor_domain *domain)
 {
-    for (struct session *session = guard->live; session && !domain->dying; session = session->next)
-        if (session->gate.journal.domid != domain->domid && session->heir != domain->domid &&
+    struct session *session = *guard_bucket(guard, domain->uuid);
+
+    for (; session && !domain->dying; session = session->next_in_bucket)
+        if (session->gate.journal.domid != domain->domid &&
+            !(session->heir == domain->domid && session->heir_is_marked) &&
             strcmp(session->gate.journal.uuid, domain->uuid) == 0)
             guard_mark_heir(guard, session, domain->domid);
 }
@@ -321,8 +369,7 @@ static void guard_see(void *context, const struct hypervisor_domain *domain)
 {
     struct guard *guard = context;
 
-    newcomers_see(guard->newcomers, domain);
-    targets_see(guard->targets, domain);
+    newcomers_see(guard->newcomers, domain, targets_see(guard->targets, domain));
 }
 
 static void guard_see_introduced(void *context, const struct hypervisor_domain *domain)
@@ -357,6 +404,8 @@ static void guard_on_touched(void *context, const char *path, const char *token)
 
     if (strcmp(token, "introduce") == 0 || strcmp(token, "release") == 0) {
         guard_look(guard, *token == 'i');
+        if (guard->passing) /* a domain is introduced when it has its target, and before the guest runs there */
+            guard_start_recovery(guard);
         guard_observe_all(guard);
         guard->callbacks.domains(guard->callbacks.context);
         return;
@@ -631,18 +680,22 @@ static void guard_on_thawing(void *context, struct session *session)
     guard->callbacks.thawing(guard->callbacks.context, session);
 }
 
+/* Its journal is looked at like those that an earlier daemon has left, and was told of already. */
+static void guard_wait_for_new_domain(struct guard *guard, uint16_t domid)
+{
+    domid_set_add(&guard->put_back, domid);
+    guard->passing = true;
+    if (!guard->stopping)
+        timer_arm(guard->recover_again, GUARD_RECOVER_AGAIN_MS);
+}
+
 static void guard_on_gone(void *context, struct session *session)
 {
     struct guard *guard = context;
-    struct session **link = &guard->live;
 
-    while (*link != session)
-        link = &(*link)->next;
-    *link = session->next;
-    if (!*link)
-        guard->live_end = link;
-    session->next = NULL;
-    guard->live_count--;
+    guard_unlink(guard, session);
+    if (session->passing)
+        guard_wait_for_new_domain(guard, session->gate.journal.domid);
     guard_watch(guard, session->gate.journal.domid, session->agent.asked, false);
     session_free(guard->gone[guard->gone_next]);
     guard->gone[guard->gone_next] = session;
@@ -790,9 +843,7 @@ int guard_begin(struct guard *guard, uint16_t domid, const struct session_option
         guard_watch(guard, domid, false, false);
         return error;
     }
-    *guard->live_end = *session;
-    guard->live_end = &(*session)->next;
-    guard->live_count++;
+    guard_link(guard, *session);
     observations_guarded(guard->observations, domid, (*session)->id);
     if (!guard->polling)
         guard_set_polling(guard, true);
@@ -813,10 +864,7 @@ struct session *guard_find(struct guard *guard, const char *id)
 
 struct session *guard_find_domain(struct guard *guard, uint16_t domid)
 {
-    for (struct session *session = guard->live; session; session = session->next)
-        if (session->gate.journal.domid == domid)
-            return session;
-    return NULL;
+    return guard->by_domid[domid];
 }
 
 struct session *guard_next(struct guard *guard, const struct session *session)

@@ -35,13 +35,18 @@ static void handover_append(struct handover *handover, struct work ***end, struc
     pthread_mutex_unlock(&handover->lock);
 }
 
-static void handover_give_back(struct handover *handover)
+static struct work *handover_take_done(struct handover *handover)
 {
     pthread_mutex_lock(&handover->lock);
     struct work *done = handover->done;
     handover->done = NULL;
     handover->done_end = &handover->done;
     pthread_mutex_unlock(&handover->lock);
+    return done;
+}
+
+static void handover_give_back(struct work *done)
+{
     while (done) {
         struct work *work = done;
         done = work->next;
@@ -56,9 +61,11 @@ static void handover_on_ring(evutil_socket_t fd, short what, void *context)
     (void)what;
 
     handover_silence(fd);
+    /* Taken first, given back last: whatever the thread told of before it finished them is heard before. */
+    struct work *done = handover_take_done(handover);
     if (handover->rung)
         handover->rung(handover->context);
-    handover_give_back(handover);
+    handover_give_back(done);
 }
 
 static int handover_start_thread(pthread_t *thread, void *(*body)(void *context), void *context)

@@ -32,7 +32,8 @@ struct handover {
 
 /*
  * Starts the thread: `body`, with all signals blocked, which are the loop's. `rung` is called on the loop each time the
- * thread has rung, before what is done is handed back; it may be NULL. Both get `context`.
+ * thread has rung; it may be NULL. No work is handed back before `rung` was called for all that the thread has rung for
+ * before it finished that work. Both get `context`.
  */
 int handover_open(struct handover *handover, struct event_base *base, void *(*body)(void *context),
                   void (*rung)(void *context), void *context);

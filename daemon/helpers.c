@@ -325,6 +325,8 @@ static void helpers_on_step(evutil_socket_t fd, short what, void *context)
     helpers_end_table(helpers);
     if (helpers->again)
         helpers_start_table(helpers);
+    else
+        log_debug("the process table has been read");
     helpers->again = false;
 }
 

@@ -12,6 +12,9 @@
 /* From here on domids mean something else (DOMID_FIRST_RESERVED in xen/include/public/xen.h). */
 #define JOURNAL_DOMIDS 0x7ff0
 
+/* A connection may be lost for any reason while journals are listed; this often, and the list is the reason. */
+#define JOURNAL_LISTS_LOST 2
+
 enum journal_type { JOURNAL_TEXT, JOURNAL_NUMBER };
 
 /* Every key, where its value is kept and how large that may be. */
@@ -187,17 +190,25 @@ int journal_drop(struct store *store, store_txn txn, uint16_t domid)
     return store_remove(store, txn, path);
 }
 
-int journal_write_heir(struct store *store, store_txn txn, uint16_t domid, uint16_t heir)
+/* Not without the journal: what stands beside one that is gone would never be removed. */
+static int journal_write_beside(struct store *store, store_txn txn, uint16_t domid, const char *leaf, const char *text)
 {
-    char path[STORE_PATH_MAX], text[8], perms[STORE_PERMS_MAX];
+    char path[STORE_PATH_MAX], perms[STORE_PERMS_MAX];
 
     journal_path(path, sizeof(path), domid, "/restore");
     int error = store_get_perms(store, txn, path, perms, sizeof(perms));
     if (error)
-        return error == -ENOENT ? 0 : error; /* all is put back by now */
-    journal_path(path, sizeof(path), domid, "/heir");
-    snprintf(text, sizeof(text), "%u", heir);
+        return error;
+    journal_path(path, sizeof(path), domid, leaf);
     return store_write(store, txn, path, text);
+}
+
+int journal_write_heir(struct store *store, store_txn txn, uint16_t domid, uint16_t heir)
+{
+    char text[8];
+
+    snprintf(text, sizeof(text), "%u", heir);
+    return journal_write_beside(store, txn, domid, "/heir", text);
 }
 
 int journal_read_heir(struct store *store, uint16_t domid, uint16_t *heir)
@@ -212,15 +223,59 @@ int journal_read_heir(struct store *store, uint16_t domid, uint16_t *heir)
     return error == -ENOENT ? 0 : error;
 }
 
+int journal_write_raise(struct store *store, uint16_t domid, const struct journal_raise *raise)
+{
+    char path[STORE_PATH_MAX], text[80];
+
+    journal_path(path, sizeof(path), domid, "/raise");
+    snprintf(text, sizeof(text), "%u %" PRIu64 " %" PRIu64 " %" PRIu64, raise->domid, raise->max_kib, raise->given_kib,
+             raise->past_kib);
+    return store_write(store, 0, path, text);
+}
+
+int journal_read_raise(struct store *store, uint16_t domid, struct journal_raise *raise)
+{
+    char path[STORE_PATH_MAX], text[80], *end = text;
+
+    memset(raise, 0, sizeof(*raise));
+    journal_path(path, sizeof(path), domid, "/raise");
+    int error = store_read(store, 0, path, text, sizeof(text));
+    if (error)
+        return error == -ENOENT ? 0 : error;
+    raise->domid = (uint16_t)strtoul(end, &end, 10);
+    raise->max_kib = strtoull(end, &end, 10);
+    raise->given_kib = strtoull(end, &end, 10);
+    raise->past_kib = strtoull(end, &end, 10);
+    return 0;
+}
+
+int journal_write_passing(struct store *store, uint16_t domid)
+{
+    return journal_write_beside(store, 0, domid, "/passing", "");
+}
+
+int journal_read_passing(struct store *store, store_txn txn, uint16_t domid, bool *passing)
+{
+    char path[STORE_PATH_MAX], text[8];
+
+    journal_path(path, sizeof(path), domid, "/passing");
+    int error = store_read(store, txn, path, text, sizeof(text));
+    *passing = !error;
+    return error == -ENOENT ? 0 : error;
+}
+
 struct journal_walk {
     int (*each)(void *context, uint16_t domid);
     void *context;
+    bool listed;
 };
 
 static int journal_visit(void *context, const char *name)
 {
-    const struct journal_walk *walk = context;
+    struct journal_walk *walk = context;
     char *end;
+
+    walk->listed = true;
 
     unsigned long domid = strtoul(name, &end, 10);
     if (end == name || *end || domid > UINT16_MAX)
@@ -243,18 +298,19 @@ static int journal_probe(struct store *store, const struct journal_walk *walk)
             error = 0;
     }
     if (!error)
-        store_forgive_list(store); /* whoever has seen all journals has put most of them away */
+        store_count_list(store, false); /* whoever has seen all journals has put most of them away */
     return error;
 }
 
 int journal_each(struct store *store, int (*each)(void *context, uint16_t domid), void *context)
 {
-    struct journal_walk walk = {each, context};
+    struct journal_walk walk = {each, context, false};
 
-    if (store_list_was_fatal(store))
+    if (store_lists_lost(store) >= JOURNAL_LISTS_LOST)
         return journal_probe(store, &walk);
     int error = store_list(store, 0, JOURNAL_SESSIONS, journal_visit, &walk);
 
+    store_count_list(store, error == -ENOTCONN && !walk.listed);
     return error == -ENOENT ? 0 : error;
 }
 

@@ -64,10 +64,29 @@ int journal_drop(struct store *store, store_txn txn, uint16_t domid);
 
 /*
  * Beside the journal: the guest's new domain on this host, once its target was marked as the pin (gate_mark). 0 when
- * none was. Goes with the journal.
+ * none was. Goes with the journal. Writing is -ENOENT when there is no journal (any more).
  */
 int journal_write_heir(struct store *store, store_txn txn, uint16_t domid, uint16_t heir);
 int journal_read_heir(struct store *store, uint16_t domid, uint16_t *heir);
+
+/* Beside the journal as well: what max_pages of the new domain is about to be. Goes with the journal. */
+struct journal_raise {
+    uint16_t domid;     /* 0 = none */
+    uint64_t max_kib;   /* the toolstack's */
+    uint64_t given_kib; /* what this daemon set, or is about to set, in its place */
+    uint64_t past_kib;  /* and before that: a crash may have come before the change; 0 = nothing */
+};
+
+int journal_write_raise(struct store *store, uint16_t domid, const struct journal_raise *raise);
+int journal_read_raise(struct store *store, uint16_t domid, struct journal_raise *raise);
+
+/*
+ * Beside the journal: all of it was put back, and what is left is a wish that the guest's new domain is to be given
+ * once it has a target. Nobody is held by such a journal. Goes with it. Writing is -ENOENT when there is none (any
+ * more).
+ */
+int journal_write_passing(struct store *store, uint16_t domid);
+int journal_read_passing(struct store *store, store_txn txn, uint16_t domid, bool *passing);
 
 /* Calls `each` with the domid of every journal there is; stops at a non-zero answer and returns it. */
 int journal_each(struct store *store, int (*each)(void *context, uint16_t domid), void *context);

@@ -22,6 +22,8 @@ struct log_subject {
 };
 
 void log_open(void);
+/* The name of the program, a constant; "p2mguardd" without it. The daemon's log alone. */
+void log_set_program(const char *name);
 void log_set_level(int level);
 bool log_is_shown(int level);
 
@@ -32,6 +34,13 @@ const char *log_level_name(int level);
 
 void log_about(int level, const struct log_subject *subject, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/*
+ * A line that no log_level keeps back, with `fields` ("NAME=value", ended by a NULL) for the journal. The daemon's log
+ * alone.
+ */
+void log_always(int level, const struct log_subject *subject, const char *const *fields, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
 
 #define log_error(...) log_about(LOG_ERR, NULL, __VA_ARGS__)
 #define log_warning(...) log_about(LOG_WARNING, NULL, __VA_ARGS__)

@@ -9,16 +9,20 @@
 
 #include "daemon/node.h"
 
-#define LOOKUP_CHUNK 256
+/* Asked for at a time: on a large host others' work gets its turn at the worker in between. */
+#define LOOKUP_CHUNK 64
 
 struct lookup {
     struct work work;
+    struct worker *worker;
     lookup_done *done;
     void *context;
     bool all;
     char wanted[SESSION_NAME_MAX];
     struct lookup_domain *domains;
     size_t count, room;
+    unsigned next_domid;
+    bool more; /* from there on */
     int error;
 };
 
@@ -99,18 +103,14 @@ static int lookup_get(struct lookup *lookup, const struct worker_tools *tools, u
 
 static int lookup_scan(struct lookup *lookup, const struct worker_tools *tools)
 {
-    struct hypervisor_domain *chunk = calloc(LOOKUP_CHUNK, sizeof(*chunk));
-    int count = chunk ? LOOKUP_CHUNK : -ENOMEM, error = 0;
-    unsigned first = 0;
+    struct hypervisor_domain chunk[LOOKUP_CHUNK];
+    int count = hypervisor_list(tools->hypervisor, (uint16_t)lookup->next_domid, LOOKUP_CHUNK, chunk), error = 0;
 
-    while (count == LOOKUP_CHUNK && first <= UINT16_MAX && !error) {
-        count = hypervisor_list(tools->hypervisor, (uint16_t)first, LOOKUP_CHUNK, chunk);
-        for (int i = 0; i < count && !error && (lookup->all || !lookup->count); i++) {
-            error = lookup_take(lookup, tools, &chunk[i]);
-            first = chunk[i].domid + 1u;
-        }
+    for (int i = 0; i < count && !error && (lookup->all || !lookup->count); i++) {
+        error = lookup_take(lookup, tools, &chunk[i]);
+        lookup->next_domid = chunk[i].domid + 1u;
     }
-    free(chunk);
+    lookup->more = count == LOOKUP_CHUNK && lookup->next_domid <= UINT16_MAX && (lookup->all || !lookup->count);
     return count < 0 ? count : error;
 }
 
@@ -123,7 +123,7 @@ static void lookup_run(struct work *work, const struct worker_tools *tools)
         lookup->error = lookup_get(lookup, tools, domid);
     else
         lookup->error = lookup_scan(lookup, tools);
-    if (!lookup->error && !lookup->all && lookup->count == 0)
+    if (!lookup->error && !lookup->more && !lookup->all && lookup->count == 0)
         lookup->error = -ESRCH;
 }
 
@@ -131,26 +131,54 @@ static void lookup_finish(struct work *work)
 {
     struct lookup *lookup = (struct lookup *)(void *)work;
 
+    if (!lookup->error && lookup->more) {
+        lookup_begin(lookup, lookup->worker);
+        return;
+    }
     lookup->done(lookup->context, lookup->error, lookup->domains, lookup->count);
-    free(lookup->domains);
-    free(lookup);
+    lookup_free(lookup);
 }
 
-int lookup_start(struct worker *worker, const char *wanted, lookup_done *done, void *context)
+int lookup_exists(const struct worker_tools *tools, const char *wanted)
+{
+    struct lookup lookup = {.all = false};
+
+    snprintf(lookup.wanted, sizeof(lookup.wanted), "%s", wanted);
+    do
+        lookup_run(&lookup.work, tools);
+    while (!lookup.error && lookup.more);
+    free(lookup.domains);
+    return lookup.error;
+}
+
+struct lookup *lookup_new(const char *wanted, lookup_done *done, void *context)
 {
     struct lookup *lookup = calloc(1, sizeof(*lookup));
 
     if (!lookup)
-        return -ENOMEM;
+        return NULL;
     lookup->work.run = lookup_run;
     lookup->work.done = lookup_finish;
     lookup->done = done;
     lookup->context = context;
     lookup->all = !wanted;
-    lookup->error = -ECANCELED;
     /* Longer than any name: it will not be found, which is right. */
     if (wanted)
         snprintf(lookup->wanted, sizeof(lookup->wanted), "%s", wanted);
+    return lookup;
+}
+
+void lookup_free(struct lookup *lookup)
+{
+    if (!lookup)
+        return;
+    free(lookup->domains);
+    free(lookup);
+}
+
+void lookup_begin(struct lookup *lookup, struct worker *worker)
+{
+    lookup->worker = worker;
+    lookup->error = -ECANCELED;
     worker_submit(worker, &lookup->work);
-    return 0;
 }

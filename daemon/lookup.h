@@ -29,7 +29,19 @@ struct lookup_domain {
 /* `domains` is borrowed. Error: -ESRCH for a domain that does not exist, -ENOTCONN without xenstored. */
 typedef void lookup_done(void *context, int error, const struct lookup_domain *domains, size_t count);
 
-/* Looks for one domain, or for all with a NULL `wanted`. -ENOMEM, and no call of `done`, when memory runs out. */
-int lookup_start(struct worker *worker, const char *wanted, lookup_done *done, void *context);
+struct lookup;
+
+/* Whether there is such a domain: 0, or an error as above. Blocks on the store: for programs without a worker. */
+int lookup_exists(const struct worker_tools *tools, const char *wanted);
+
+/*
+ * Looks for one domain, or for all with a NULL `wanted`. Once begun it frees itself after `done`, which is called in
+ * any case; on a large host it takes several turns at the worker.
+ */
+struct lookup *lookup_new(const char *wanted, lookup_done *done, void *context);
+void lookup_begin(struct lookup *lookup, struct worker *worker);
+
+/* Of one that has not been begun. Accepts NULL. */
+void lookup_free(struct lookup *lookup);
 
 #endif

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <event2/event.h>
@@ -17,6 +18,7 @@
 #include "config.h"
 #include "daemon/events.h"
 #include "daemon/guard.h"
+#include "daemon/lock.h"
 #include "daemon/log.h"
 #include "daemon/methods.h"
 #include "daemon/migrate-nodes.h"
@@ -28,6 +30,16 @@
 
 /* Longer than any thaw takes when xenstored answers; then the journals are left to the next daemon. */
 #define MAIN_STOP_SECONDS 20
+
+/* For a daemon that is just ending, or somebody who puts back what it left. */
+#define MAIN_LOCK_MS 5000
+
+/*
+ * Descriptors: one for a connection, a second one while it is not read from, one for a program that saves a guest, of
+ * which there may be one for each session and each observation, and some for everything else.
+ */
+#define MAIN_FILES_A_CONNECTION 2
+#define MAIN_FILES_ELSE 256
 
 /* What may be told to stop, to reload, or that a watchdog wants to hear of us. */
 enum { MAIN_SIGTERM, MAIN_SIGINT, MAIN_SIGHUP, MAIN_SIGNALS };
@@ -252,6 +264,31 @@ static void main_fail(struct daemon *daemon)
     event_base_loopbreak(daemon->base);
 }
 
+/* How many the limit of open files leaves for connections; it is raised first as far as it may be. */
+static unsigned main_descriptors(const struct settings *settings)
+{
+    rlim_t most = MAIN_FILES_A_CONNECTION * (rlim_t)settings->max_connections;
+    rlim_t reserved = 2 * (rlim_t)settings->max_sessions + MAIN_FILES_ELSE, needed = most + reserved;
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= needed)
+        return (unsigned)most;
+    limit.rlim_cur = limit.rlim_max < needed ? limit.rlim_max : needed;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        log_warning("raising the limit of open files failed: %s", strerror(errno));
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= needed)
+        return (unsigned)most;
+    /* Never all of them for connections: a guard needs descriptors as well. */
+    rlim_t left = limit.rlim_cur > 2 * reserved ? limit.rlim_cur - reserved : limit.rlim_cur / 2;
+    left = left < most ? left : most;
+    if (left < (rlim_t)settings->max_connections)
+        log_warning("there is room for %llu connections and not for %u: no more than %llu files may be open; "
+                    "LimitNOFILE=%llu would do",
+                    (unsigned long long)left, (unsigned)settings->max_connections, (unsigned long long)limit.rlim_cur,
+                    (unsigned long long)needed);
+    return (unsigned)(left ? left : 1);
+}
+
 /* Everything journalled is back where it was: now callers may come. */
 static void main_on_recovered(void *context)
 {
@@ -262,9 +299,11 @@ static void main_on_recovered(void *context)
         .group = daemon->settings.socket_group,
         .mode = daemon->settings.socket_mode,
         .max_connections = (unsigned)daemon->settings.max_connections,
+        .max_descriptors = main_descriptors(&daemon->settings),
         .methods = methods_table,
         .method_context = daemon->methods,
         .events = daemon->events,
+        .asked = methods_on_asked,
         .on_close = methods_on_close,
     };
 
@@ -374,6 +413,24 @@ static int main_set_up_events(struct daemon *daemon)
 
 /* ---- life ---- */
 
+/*
+ * Before anything is looked at: what another daemon holds is not to be taken for what an earlier one left. The
+ * descriptor is closed by the end of the process alone, for as long as there is a thread of ours nobody else may begin.
+ */
+static int main_lock(const struct daemon *daemon)
+{
+    pid_t holder = 0;
+    int fd;
+    int error = lock_take(daemon->settings.socket, MAIN_LOCK_MS, &fd, &holder);
+
+    if (error == -EWOULDBLOCK)
+        log_error("process %d has the lock %s.lock: another p2mguardd, or a thaw without one", (int)holder,
+                  daemon->settings.socket);
+    else if (error)
+        log_error("the lock %s.lock cannot be had: %s", daemon->settings.socket, strerror(-error));
+    return error;
+}
+
 static int main_set_up(struct daemon *daemon)
 {
     struct guard_callbacks callbacks = {.held = main_on_held,
@@ -439,6 +496,8 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN); /* libxenstore writes to a socket whose other end may be gone */
     if (main_read_settings(&daemon))
         return 2;
+    if (main_lock(&daemon))
+        return 1;
     if (main_set_up(&daemon)) {
         main_tear_down(&daemon);
         return 1;

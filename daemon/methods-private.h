@@ -7,18 +7,35 @@
 #ifndef P2MGUARD_METHODS_PRIVATE_H
 #define P2MGUARD_METHODS_PRIVATE_H
 
+#include <sys/queue.h>
+
 #include "daemon/lookup.h"
 #include "daemon/methods.h"
 
 /* What a call waits for. */
 enum wait_kind { WAIT_HELD, WAIT_GONE, WAIT_CHECKED, WAIT_LOOKUP };
 
+/*
+ * The lookups of one connection that have not begun. Those at the worker are few, and connections take turns: whoever
+ * asks for a thousand domains at once is nobody's hindrance.
+ */
+struct lookup_caller {
+    TAILQ_ENTRY(lookup_caller) link;
+    uint64_t connection;
+    TAILQ_HEAD(lookup_queue, waiter) waiting;
+};
+
 struct waiter {
     struct methods *methods;
-    struct waiter *next;
+    LIST_ENTRY(waiter) link;
     enum wait_kind kind;
-    struct rpc_call *call; /* NULL once answered: only a lookup outlives its answer */
+    struct rpc_call *call;        /* NULL once answered: only a lookup at the worker outlives its answer */
+    struct lookup_caller *caller; /* of a lookup that has not begun, which is ours as long */
+    struct lookup *lookup;
+    bool obeyed;              /* even when the caller is gone before it begins */
+    TAILQ_ENTRY(waiter) turn; /* in the caller's queue */
     struct session *session;
+    uint64_t check; /* WAIT_CHECKED: which one; else 0 */
     struct event *timer;
     int64_t until_ms;
     char *wanted; /* the domain a lookup is for */
@@ -33,7 +50,12 @@ struct methods {
     const struct settings *settings;
     struct guard *guard;
     struct server *server;
-    struct waiter *waiters;
+    LIST_HEAD(waiter_list, waiter) waiters;            /* but for lookups */
+    struct waiter_list lookups;                        /* those at the worker, and those that wait for their turn */
+    TAILQ_HEAD(lookup_callers, lookup_caller) callers; /* with lookups that wait; the next one first */
+    unsigned looking;
+    json_t *document; /* OpenRPC's, once it was asked for */
+    struct audit *audit;
     int64_t started_ms;
 };
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "daemon/audit.h"
 #include "daemon/clock.h"
 #include "daemon/log.h"
 #include "daemon/record.h"
@@ -22,6 +23,9 @@
 
 /* No call waits for xenstored for longer than this, whatever comes back meanwhile. */
 #define METHODS_MOST_MS 30000
+
+/* So many lookups are at the worker at the same time; a session's job waits for no more than these. */
+#define METHODS_LOOKUPS_MOST 8
 
 /* How soon it is looked again whether xenstored answers, when time was up but it did. */
 #define METHODS_LOOK_MS 100
@@ -70,20 +74,30 @@ static void methods_fail_not_held(struct rpc_call *call, struct session *session
 
 /* ---- waiters ---- */
 
+/* Its caller's turn goes with the last of its lookups. */
+static void waiter_leave_queue(struct waiter *waiter)
+{
+    struct lookup_caller *caller = waiter->caller;
+
+    if (!caller)
+        return;
+    waiter->caller = NULL;
+    TAILQ_REMOVE(&caller->waiting, waiter, turn);
+    if (!TAILQ_EMPTY(&caller->waiting))
+        return;
+    TAILQ_REMOVE(&waiter->methods->callers, caller, link);
+    free(caller);
+}
+
 static void waiter_free(struct waiter *waiter)
 {
+    if (waiter->caller) /* else it has come back */
+        lookup_free(waiter->lookup);
+    waiter_leave_queue(waiter);
+    LIST_REMOVE(waiter, link);
     timer_free(waiter->timer);
     free(waiter->wanted);
     free(waiter);
-}
-
-static void waiter_unlink(struct waiter *waiter)
-{
-    struct waiter **link = &waiter->methods->waiters;
-
-    while (*link != waiter)
-        link = &(*link)->next;
-    *link = waiter->next;
 }
 
 static void waiter_give_verdict(struct rpc_call *call, struct session *session, bool final, bool store_silent);
@@ -107,10 +121,12 @@ static void waiter_on_timer(evutil_socket_t fd, short what, void *context)
         return;
     waiter->call = NULL;
     switch (waiter->kind) {
-    case WAIT_LOOKUP: /* stays until its lookup comes back */
+    case WAIT_LOOKUP:
         methods_fail(call, P2MG_ERROR_STORE, "xenstored does not answer",
                      methods_what("xenstored did not answer within 2 s"));
-        return;
+        if (!waiter->caller)
+            return; /* stays until its lookup comes back */
+        break;
     case WAIT_GONE:
         methods_fail(call, P2MG_ERROR_STORE, "xenstored does not answer",
                      methods_what("not everything could be put back yet; the daemon goes on trying"));
@@ -121,7 +137,6 @@ static void waiter_on_timer(evutil_socket_t fd, short what, void *context)
     case WAIT_HELD:
         break;
     }
-    waiter_unlink(waiter);
     waiter_free(waiter);
 }
 
@@ -135,7 +150,8 @@ static struct waiter *waiter_new(struct methods *methods, enum wait_kind kind, s
         waiter->timer = evtimer_new(methods->base, waiter_on_timer, waiter);
     if (!waiter || !waiter->timer || (timeout_ms && timer_arm(waiter->timer, timeout_ms) < 0)) {
         if (waiter)
-            waiter_free(waiter);
+            timer_free(waiter->timer);
+        free(waiter);
         methods_fail_errno(call, -ENOMEM);
         return NULL;
     }
@@ -144,18 +160,20 @@ static struct waiter *waiter_new(struct methods *methods, enum wait_kind kind, s
     waiter->call = call;
     waiter->session = session;
     waiter->until_ms = clock_now_ms() + METHODS_MOST_MS;
-    waiter->next = methods->waiters;
-    methods->waiters = waiter;
+    LIST_INSERT_HEAD(kind == WAIT_LOOKUP ? &methods->lookups : &methods->waiters, waiter, link);
     return waiter;
 }
 
-/* Takes the next waiter for this out of the list; its call is the caller's to answer. */
-static struct rpc_call *waiter_take(struct methods *methods, const struct session *session, enum wait_kind kind)
+/* Takes the next waiter for this, or for a check up to this, out of the list; its call is the caller's to answer. */
+static struct rpc_call *waiter_take(struct methods *methods, const struct session *session, enum wait_kind kind,
+                                    uint64_t check)
 {
-    for (struct waiter *waiter = methods->waiters; waiter; waiter = waiter->next) {
-        if (waiter->session == session && waiter->kind == kind) {
+    struct waiter *waiter;
+
+    LIST_FOREACH(waiter, &methods->waiters, link)
+    {
+        if (waiter->session == session && waiter->kind == kind && waiter->check <= check) {
             struct rpc_call *call = waiter->call;
-            waiter_unlink(waiter);
             waiter_free(waiter);
             return call;
         }
@@ -167,25 +185,30 @@ void methods_on_held(struct methods *methods, struct session *session)
 {
     struct rpc_call *call;
 
-    while ((call = waiter_take(methods, session, WAIT_HELD)))
+    while ((call = waiter_take(methods, session, WAIT_HELD, 0)))
         rpc_reply(call, record_session(session));
+}
+
+static void methods_give_verdicts(struct methods *methods, struct session *session, uint64_t check)
+{
+    struct rpc_call *call;
+
+    while ((call = waiter_take(methods, session, WAIT_CHECKED, check)))
+        waiter_give_verdict(call, session, true, false);
 }
 
 void methods_on_not_held(struct methods *methods, struct session *session)
 {
     struct rpc_call *call;
 
-    while ((call = waiter_take(methods, session, WAIT_HELD)))
+    while ((call = waiter_take(methods, session, WAIT_HELD, 0)))
         methods_fail_not_held(call, session);
-    methods_on_checked(methods, session);
+    methods_give_verdicts(methods, session, UINT64_MAX); /* no look is made any more */
 }
 
 void methods_on_checked(struct methods *methods, struct session *session)
 {
-    struct rpc_call *call;
-
-    while ((call = waiter_take(methods, session, WAIT_CHECKED)))
-        waiter_give_verdict(call, session, true, false);
+    methods_give_verdicts(methods, session, session->checks_made);
 }
 
 void methods_on_gone(struct methods *methods, struct session *session)
@@ -193,24 +216,56 @@ void methods_on_gone(struct methods *methods, struct session *session)
     struct rpc_call *call;
 
     methods_on_not_held(methods, session);
-    while ((call = waiter_take(methods, session, WAIT_GONE)))
+    while ((call = waiter_take(methods, session, WAIT_GONE, 0)))
         rpc_reply(call, record_session(session));
 }
+
+/* A domain is told of in the caller's words where it has still to be looked up. */
+void methods_on_asked(void *context, const struct rpc_peer *peer, const char *method, const json_t *params,
+                      enum rpc_outcome outcome)
+{
+    static const char *const words[] = {
+        [RPC_GRANTED] = "granted", [RPC_REFUSED] = "refused", [RPC_INVALID] = "invalid"};
+    struct methods *methods = context;
+    const json_t *domain = json_object_get(params, "domain");
+    const char *id = json_string_value(json_object_get(params, "session"));
+    const struct session *session = id ? guard_find(methods->guard, id) : NULL;
+    char domid[24] = "";
+
+    if (json_is_integer(domain))
+        snprintf(domid, sizeof(domid), "%" JSON_INTEGER_FORMAT, json_integer_value(domain));
+    struct audit_entry entry = {.method = method,
+                                .outcome = words[outcome],
+                                .pid = peer->pid,
+                                .uid = peer->uid,
+                                .domid = session ? session->gate.journal.domid : 0,
+                                .domain = *domid ? domid : json_string_value(domain),
+                                .session = id};
+    if (outcome == RPC_REFUSED)
+        audit_write_refusal(methods->audit, &entry);
+    else
+        audit_write(&entry);
+}
+
+static void methods_drop_lookups(struct methods *methods, uint64_t connection);
 
 void methods_on_close(uint64_t connection, void *context)
 {
     struct methods *methods = context;
 
+    methods_drop_lookups(methods, connection);
     guard_connection_closed(methods->guard, connection);
 }
 
 /* ---- looking up a domain ---- */
 
+static void methods_begin_lookups(struct methods *methods);
+
 static void methods_on_lookup(void *context, int error, const struct lookup_domain *domains, size_t count)
 {
     struct waiter *waiter = context;
+    struct methods *methods = waiter->methods;
 
-    waiter_unlink(waiter);
     if (!waiter->call) {
         /* answered already: xenstored took too long */
     } else if (error == -ESRCH) {
@@ -225,6 +280,67 @@ static void methods_on_lookup(void *context, int error, const struct lookup_doma
         waiter->found(waiter, domains, count);
     }
     waiter_free(waiter);
+    methods->looking--;
+    methods_begin_lookups(methods);
+}
+
+static void methods_begin_lookups(struct methods *methods)
+{
+    struct lookup_caller *caller;
+
+    while (methods->looking < METHODS_LOOKUPS_MOST && (caller = TAILQ_FIRST(&methods->callers))) {
+        struct waiter *waiter = TAILQ_FIRST(&caller->waiting);
+        TAILQ_REMOVE(&methods->callers, caller, link);
+        TAILQ_INSERT_TAIL(&methods->callers, caller, link);
+        waiter_leave_queue(waiter);
+        methods->looking++;
+        lookup_begin(waiter->lookup, guard_worker(methods->guard));
+    }
+}
+
+static struct lookup_caller *methods_find_caller(struct methods *methods, uint64_t connection)
+{
+    struct lookup_caller *caller;
+
+    TAILQ_FOREACH(caller, &methods->callers, link)
+    {
+        if (caller->connection == connection)
+            return caller;
+    }
+    return NULL;
+}
+
+static int methods_queue_lookup(struct methods *methods, struct waiter *waiter)
+{
+    uint64_t connection = rpc_call_peer(waiter->call)->connection;
+    struct lookup_caller *caller = methods_find_caller(methods, connection);
+
+    if (!caller) {
+        caller = calloc(1, sizeof(*caller));
+        if (!caller)
+            return -ENOMEM;
+        caller->connection = connection;
+        TAILQ_INIT(&caller->waiting);
+        TAILQ_INSERT_TAIL(&methods->callers, caller, link);
+    }
+    waiter->caller = caller;
+    TAILQ_INSERT_TAIL(&caller->waiting, waiter, turn);
+    return 0;
+}
+
+/* Nobody is there any more to be answered. */
+static void methods_drop_lookups(struct methods *methods, uint64_t connection)
+{
+    struct lookup_caller *caller = methods_find_caller(methods, connection);
+    struct waiter *next;
+
+    for (struct waiter *waiter = caller ? TAILQ_FIRST(&caller->waiting) : NULL; waiter; waiter = next) {
+        next = TAILQ_NEXT(waiter, turn); /* the caller goes with the last of them */
+        if (waiter->obeyed)
+            continue;
+        methods_fail_errno(waiter->call, -ECANCELED);
+        waiter_free(waiter);
+    }
 }
 
 char *methods_domain_text(struct rpc_call *call, const json_t *params)
@@ -257,13 +373,14 @@ struct waiter *methods_look_up(struct methods *methods, struct rpc_call *call, c
     }
     waiter->wanted = wanted;
     waiter->found = found;
-    int error = lookup_start(guard_worker(methods->guard), wanted, methods_on_lookup, waiter);
-    if (error) {
-        waiter_unlink(waiter);
+    waiter->lookup = lookup_new(wanted, methods_on_lookup, waiter);
+    if (!waiter->lookup || methods_queue_lookup(methods, waiter)) {
+        lookup_free(waiter->lookup);
+        methods_fail_errno(call, -ENOMEM);
         waiter_free(waiter);
-        methods_fail_errno(call, error);
         return NULL;
     }
+    methods_begin_lookups(methods);
     return waiter;
 }
 
@@ -403,6 +520,7 @@ static void run_begin(struct rpc_call *call, const json_t *params, void *context
     struct waiter *waiter = methods_look_up(methods, call, wanted, begin_found);
     if (waiter) {
         waiter->options = options;
+        waiter->obeyed = true;
         waiter->wait = json_is_true(json_object_get(params, "wait"));
     }
 }
@@ -434,6 +552,14 @@ static void waiter_give_verdict(struct rpc_call *call, struct session *session, 
     rpc_reply(call, record_verdict(session, &verdict, &facts, &now, final));
 }
 
+/* A final verdict uses up attempts. */
+static bool verdict_reads(const json_t *params)
+{
+    const char *phase = json_string_value(json_object_get(params, "phase"));
+
+    return phase && strcmp(phase, "precopy") == 0;
+}
+
 static void run_verdict(struct rpc_call *call, const json_t *params, void *context)
 {
     struct methods *methods = context;
@@ -444,12 +570,6 @@ static void run_verdict(struct rpc_call *call, const json_t *params, void *conte
         methods_fail_param(call, "params.phase", "unknown phase", "\"precopy\" or \"final\"");
         return;
     }
-    if (final && !rpc_call_peer(call)->may_change) {
-        methods_fail(call, P2MG_ERROR_NOT_PERMITTED, "not permitted",
-                     json_pack("{s:s,s:s}", "method", "guard.verdict", "what",
-                               "a final verdict uses up attempts; ask with \"phase\": \"precopy\""));
-        return;
-    }
     struct session *session = methods_session(methods, call, params);
     if (!session)
         return;
@@ -457,8 +577,9 @@ static void run_verdict(struct rpc_call *call, const json_t *params, void *conte
         waiter_give_verdict(call, session, final, !worker_connected(guard_worker(methods->guard)));
         return;
     }
-    if (waiter_new(methods, WAIT_CHECKED, call, session, METHODS_VERDICT_MS))
-        session_check(session);
+    struct waiter *waiter = waiter_new(methods, WAIT_CHECKED, call, session, METHODS_VERDICT_MS);
+    if (waiter)
+        waiter->check = session_check(session);
 }
 
 static void methods_fail_state(struct rpc_call *call, const struct session *session, const char *expected)
@@ -618,8 +739,12 @@ static void run_info(struct rpc_call *call, const json_t *params, void *context)
 
 static void run_discover(struct rpc_call *call, const json_t *params, void *context)
 {
-    (void)params, (void)context;
-    rpc_reply(call, json_loads(openrpc_text, 0, NULL));
+    struct methods *methods = context;
+    (void)params;
+
+    if (!methods->document)
+        methods->document = json_loads(openrpc_text, 0, NULL);
+    rpc_reply(call, json_incref(methods->document));
 }
 
 static const struct rpc_param begin_params[] = {{"domain", RPC_STRING_OR_INTEGER, true},
@@ -639,21 +764,24 @@ static const struct rpc_param domain_params[] = {{"domain", RPC_STRING_OR_INTEGE
 static const struct rpc_param subscribe_params[] = {{"from", RPC_INTEGER, false}, {NULL, RPC_STRING, false}};
 static const struct rpc_param no_params[] = {{NULL, RPC_STRING, false}};
 
+/* Every method is a read or a change here, and nowhere else. */
 const struct rpc_method methods_table[] = {
-    {"guard.begin", true, begin_params, run_begin},
-    {"guard.verdict", false, verdict_params, run_verdict},
-    {"guard.retry", true, session_params, run_retry},
-    {"guard.adopt", true, adopt_params, run_adopt},
-    {"guard.end", true, end_params, run_end},
-    {"guard.list", false, no_params, run_list},
-    {"guard.show", false, session_params, run_show},
-    {"domain.list", false, no_params, run_domain_list},
-    {"domain.show", false, domain_params, run_domain_show},
-    {"migration.list", false, no_params, run_migrations},
-    {"events.subscribe", false, subscribe_params, run_subscribe},
-    {"daemon.info", false, no_params, run_info},
-    {"rpc.discover", false, no_params, run_discover},
-    {NULL, false, NULL, NULL},
+    {"guard.begin", RPC_CHANGE, begin_params, run_begin, NULL, NULL},
+    {"guard.verdict", RPC_EITHER, verdict_params, run_verdict, verdict_reads,
+     "a final verdict uses up attempts, which only root and members of the configured group may; ask with \"phase\": "
+     "\"precopy\""},
+    {"guard.retry", RPC_CHANGE, session_params, run_retry, NULL, NULL},
+    {"guard.adopt", RPC_CHANGE, adopt_params, run_adopt, NULL, NULL},
+    {"guard.end", RPC_CHANGE, end_params, run_end, NULL, NULL},
+    {"guard.list", RPC_READ, no_params, run_list, NULL, NULL},
+    {"guard.show", RPC_READ, session_params, run_show, NULL, NULL},
+    {"domain.list", RPC_READ, no_params, run_domain_list, NULL, NULL},
+    {"domain.show", RPC_READ, domain_params, run_domain_show, NULL, NULL},
+    {"migration.list", RPC_READ, no_params, run_migrations, NULL, NULL},
+    {"events.subscribe", RPC_READ, subscribe_params, run_subscribe, NULL, NULL},
+    {"daemon.info", RPC_READ, no_params, run_info, NULL, NULL},
+    {"rpc.discover", RPC_READ, no_params, run_discover, NULL, NULL},
+    {NULL, RPC_READ, NULL, NULL, NULL, NULL},
 };
 
 /* ---- life ---- */
@@ -665,10 +793,18 @@ int methods_new(struct methods **result, struct event_base *base, struct events 
 
     if (!methods)
         return -ENOMEM;
+    int error = audit_new(&methods->audit, base);
+    if (error) {
+        free(methods);
+        return error;
+    }
     methods->base = base;
     methods->events = events;
     methods->settings = settings;
     methods->started_ms = clock_now_ms();
+    LIST_INIT(&methods->waiters);
+    LIST_INIT(&methods->lookups);
+    TAILQ_INIT(&methods->callers);
     *result = methods;
     return 0;
 }
@@ -683,16 +819,24 @@ void methods_set_server(struct methods *methods, struct server *server)
     methods->server = server;
 }
 
-void methods_free(struct methods *methods)
+static void methods_free_waiters(struct waiter_list *waiters)
 {
-    if (!methods)
-        return;
-    while (methods->waiters) {
-        struct waiter *waiter = methods->waiters;
-        waiter_unlink(waiter);
+    struct waiter *waiter;
+
+    while ((waiter = LIST_FIRST(waiters))) {
         if (waiter->call)
             methods_fail(waiter->call, P2MG_ERROR_INTERNAL, "Internal error", methods_what("the daemon is stopping"));
         waiter_free(waiter);
     }
+}
+
+void methods_free(struct methods *methods)
+{
+    if (!methods)
+        return;
+    methods_free_waiters(&methods->lookups);
+    methods_free_waiters(&methods->waiters);
+    json_decref(methods->document);
+    audit_free(methods->audit);
     free(methods);
 }

@@ -38,6 +38,7 @@ void methods_on_checked(struct methods *methods, struct session *session);
 void methods_on_gone(struct methods *methods, struct session *session);
 
 /* For server_options; the context is the struct methods. */
+rpc_asked methods_on_asked;
 void methods_on_close(uint64_t connection, void *methods);
 
 #endif

@@ -163,7 +163,7 @@ static void do_ask(struct migrate_nodes *nodes, struct migrate_node *node, const
 {
     (void)nodes, (void)request;
     node->checking = true;
-    session_check(node->session);
+    node->check = session_check(node->session);
 }
 
 static void do_ask_later(struct migrate_nodes *nodes, struct migrate_node *node, const struct migrate_request *request)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/audit.h"
 #include "daemon/clock.h"
 #include "daemon/log.h"
 #include "daemon/migrate-private.h"
@@ -228,6 +229,26 @@ static bool migrate_take_over(struct migrate_nodes *nodes, struct migrate_node *
     return true;
 }
 
+/* Only dom0 can write the node, which is all that is known of who it was. */
+static void migrate_audit(const struct migrate_node *node, const char *word, bool sound)
+{
+    struct audit_entry entry = {.method = word,
+                                .outcome = sound ? "granted" : "invalid",
+                                .xenstore = true,
+                                .domid = node->domid,
+                                .session = node->session ? node->session->id : NULL};
+
+    audit_write(&entry);
+}
+
+static void migrate_audit_request(const struct migrate_node *node, const struct migrate_found *found)
+{
+    if (found->problem)
+        migrate_audit(node, "request", false);
+    else if (found->request.word != MIGRATE_END || !node->ended) /* an end stays there until all is put back */
+        migrate_audit(node, migrate_request_word(found->request.word), true);
+}
+
 static void migrate_take_request(struct migrate_nodes *nodes, struct migrate_node *node, struct migrate_work *task)
 {
     const struct migrate_found *found = &task->found;
@@ -239,6 +260,7 @@ static void migrate_take_request(struct migrate_nodes *nodes, struct migrate_nod
         migrate_see_domain(nodes, node);
     node->known = true;
     node->removes = false;
+    migrate_audit_request(node, found);
     if (found->problem) {
         migrate_say(node, "error %.*s", MIGRATE_ANSWER_MAX - 8, found->text);
         return;
@@ -257,6 +279,8 @@ static void migrate_handle(struct migrate_nodes *nodes, struct migrate_node *nod
 
     if (!task->found.present) {
         node->named = false;
+        if (node->session && !node->ended)
+            migrate_audit(node, "removal", true);
         if (node->known)
             migrate_act(nodes, node, &removed);
     } else if (task->found.asked) {
@@ -334,7 +358,7 @@ static void migrate_listed(struct migrate_nodes *nodes, const struct migrate_wor
     if (task->task == MIGRATE_PREPARE)
         migrate_prepared(nodes);
     for (unsigned domid = 0; domid < MIGRATE_DOMIDS; domid++)
-        if (task->there->bits[domid / 8] & 1u << domid % 8)
+        if (domid_set_has(task->there, (uint16_t)domid))
             migrate_touch(nodes, (uint16_t)domid, true);
     if (task->unlisted || (task->task == MIGRATE_PROBE && next < MIGRATE_DOMIDS))
         migrate_submit_listing(nodes, MIGRATE_PROBE, (uint16_t)next);
@@ -466,7 +490,7 @@ void migrate_nodes_on_touched(struct migrate_nodes *nodes, uint16_t domid)
 static void migrate_submit_listing(struct migrate_nodes *nodes, enum migrate_task what, uint16_t first)
 {
     struct migrate_work *task = migrate_work_new(nodes, what, first, migrate_done);
-    struct migrate_there *there = calloc(1, sizeof(*there));
+    struct domid_set *there = calloc(1, sizeof(*there));
 
     if (!task || !there) {
         log_error("out of memory: callers in xenstore are not served");
@@ -500,7 +524,7 @@ static void migrate_begin_check(struct migrate_node *node)
 {
     node->wants_verdict = false;
     node->checking = true;
-    session_check(node->session);
+    node->check = session_check(node->session);
 }
 
 void migrate_nodes_on_held(struct migrate_nodes *nodes, struct session *session)
@@ -520,7 +544,7 @@ void migrate_nodes_on_checked(struct migrate_nodes *nodes, struct session *sessi
     struct verdict_facts facts;
     struct sight_figures now;
 
-    if (!node || !node->checking)
+    if (!node || !node->checking || node->check > session->checks_made)
         return;
     node->checking = false;
     node->wants_verdict = !migrate_is_held(node); /* somebody else has asked for a retry meanwhile */

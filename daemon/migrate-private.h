@@ -27,7 +27,8 @@ struct migrate_node {
     struct session *session; /* begun here, and alive */
     int64_t attempt;         /* of it, the last that was asked for */
     bool wants_verdict;      /* once it is held */
-    bool checking;           /* the look for a final verdict is under way */
+    bool checking;           /* the look for a final verdict is under way; ... */
+    uint64_t check;          /* ... which one */
     bool ended;              /* the caller has done with it */
     bool begins_anew;        /* when it is gone, with these: */
     struct session_options options;

@@ -160,6 +160,11 @@ static const struct migrate_form {
     [MIGRATE_END] = {"end", migrate_take_outcome},
 };
 
+const char *migrate_request_word(enum migrate_word word)
+{
+    return migrate_forms[word].word;
+}
+
 static int migrate_take_words(struct migrate_reader *reader)
 {
     const char *word;

@@ -33,4 +33,7 @@ struct migrate_request {
 int migrate_request_parse(const char *text, size_t length, const struct p2mg_policy *defaults,
                           struct migrate_request *request, char problem[MIGRATE_ANSWER_MAX]);
 
+/* As it is written. */
+const char *migrate_request_word(enum migrate_word word);
+
 #endif

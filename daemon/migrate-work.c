@@ -10,9 +10,9 @@
 
 static int migrate_note(void *context, uint16_t domid)
 {
-    struct migrate_there *there = context;
+    struct domid_set *there = context;
 
-    there->bits[domid / 8] |= (uint8_t)(1u << domid % 8);
+    domid_set_add(there, domid);
     return 0;
 }
 

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "daemon/domid-set.h"
 #include "daemon/migrate-store.h"
 #include "daemon/session.h"
 #include "daemon/worker.h"
@@ -25,17 +26,13 @@ struct migrate_nodes;
 
 enum migrate_task { MIGRATE_PREPARE, MIGRATE_PROBE, MIGRATE_CLOSE, MIGRATE_LOOK, MIGRATE_ANSWER, MIGRATE_REMOVE };
 
-struct migrate_there {
-    uint8_t bits[MIGRATE_DOMIDS / 8];
-};
-
 struct migrate_work {
     struct work work;
     struct migrate_nodes *nodes;
     enum migrate_task task;
     uint16_t domid;
     int error;
-    struct migrate_there *there; /* MIGRATE_PREPARE, MIGRATE_PROBE: what stood there ... */
+    struct domid_set *there;     /* MIGRATE_PREPARE, MIGRATE_PROBE: what stood there ... */
     bool unlisted;               /* ... is not to be asked for at once, or could not be told */
     struct p2mg_policy defaults; /* MIGRATE_LOOK ... */
     bool whole;

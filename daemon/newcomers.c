@@ -9,6 +9,7 @@
 
 #include "daemon/agent.h"
 #include "daemon/clock.h"
+#include "daemon/domid-set.h"
 #include "daemon/log.h"
 #include "daemon/node.h"
 #include "daemon/record.h"
@@ -34,6 +35,7 @@ struct newcomer {
     int64_t since_ms, present_ms; /* when it appeared, and when its features did; 0 = not yet */
     int64_t read_ms;              /* the last reading */
     bool reading, again;          /* one is at the worker; another one is due */
+    bool stale;                   /* the one at the worker is about the domain that had the number before */
 };
 
 struct newcomers {
@@ -41,8 +43,7 @@ struct newcomers {
     struct worker *worker;
     struct event *sweep;
     bool looked;
-    uint8_t known[65536 / 8]; /* the domids there were at the last look */
-    uint8_t seen[65536 / 8];  /* those that there are at this one */
+    struct domid_set seen; /* the domids there are at this look */
     struct newcomer waiting[NEWCOMERS_MOST];
     size_t count;
 };
@@ -105,12 +106,18 @@ static struct newcomer *newcomers_find(struct newcomers *newcomers, uint16_t dom
 
 static void newcomers_add(struct newcomers *newcomers, const struct hypervisor_domain *domain)
 {
-    if (newcomers->count == NEWCOMERS_MOST || newcomers_find(newcomers, domain->domid))
+    struct newcomer *newcomer = newcomers_find(newcomers, domain->domid); /* that had the number before */
+    bool watched = newcomer, reading = newcomer && newcomer->reading;
+
+    if (!newcomer && newcomers->count == NEWCOMERS_MOST)
         return;
-    struct newcomer *newcomer = &newcomers->waiting[newcomers->count++];
-    *newcomer = (struct newcomer){.domid = domain->domid, .since_ms = clock_now_ms()};
+    if (!newcomer)
+        newcomer = &newcomers->waiting[newcomers->count++];
+    *newcomer = (struct newcomer){
+        .domid = domain->domid, .since_ms = clock_now_ms(), .reading = reading, .stale = reading, .again = watched};
     memcpy(newcomer->uuid, domain->uuid, sizeof(newcomer->uuid));
-    newcomers_submit(newcomers, NEWCOMER_WATCH, domain->domid);
+    if (!watched)
+        newcomers_submit(newcomers, NEWCOMER_WATCH, domain->domid);
     if (!evtimer_pending(newcomers->sweep, NULL))
         timer_arm(newcomers->sweep, NEWCOMERS_SWEEP_MS);
 }
@@ -164,8 +171,9 @@ static void newcomer_heard(struct newcomers *newcomers, const struct newcomer_wo
 
     if (!newcomer)
         return;
-    newcomer->reading = false;
-    if (task->error)
+    bool stale = newcomer->stale;
+    newcomer->reading = newcomer->stale = false;
+    if (task->error || stale)
         return;
     if (newcomer_is_here(newcomer, &task->view, now_ms)) {
         newcomers_tell(newcomers, newcomer, task->name, &task->view);
@@ -234,29 +242,23 @@ void newcomers_use(struct newcomers *newcomers, struct worker *worker)
     newcomers->worker = worker;
 }
 
-static bool newcomers_has(const uint8_t *domids, uint16_t domid)
-{
-    return domids[domid / 8] & 1u << domid % 8;
-}
-
 void newcomers_begin(struct newcomers *newcomers)
 {
-    memset(newcomers->seen, 0, sizeof(newcomers->seen));
+    memset(&newcomers->seen, 0, sizeof(newcomers->seen));
 }
 
-void newcomers_see(struct newcomers *newcomers, const struct hypervisor_domain *domain)
+void newcomers_see(struct newcomers *newcomers, const struct hypervisor_domain *domain, bool is_new)
 {
-    newcomers->seen[domain->domid / 8] |= (uint8_t)(1u << domain->domid % 8);
-    if (newcomers->looked && !newcomers_has(newcomers->known, domain->domid) && !domain->dying)
+    domid_set_add(&newcomers->seen, domain->domid);
+    if (newcomers->looked && is_new)
         newcomers_add(newcomers, domain);
 }
 
 void newcomers_end(struct newcomers *newcomers)
 {
-    memcpy(newcomers->known, newcomers->seen, sizeof(newcomers->known));
     newcomers->looked = true;
     for (size_t i = newcomers->count; i-- > 0;)
-        if (!newcomers_has(newcomers->known, newcomers->waiting[i].domid))
+        if (!domid_set_has(&newcomers->seen, newcomers->waiting[i].domid))
             newcomers_remove(newcomers, &newcomers->waiting[i]);
 }
 

@@ -10,6 +10,7 @@
 #define P2MGUARD_NEWCOMERS_H
 
 #include <event2/event.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "daemon/events.h"
@@ -26,9 +27,12 @@ void newcomers_free(struct newcomers *newcomers);
 
 void newcomers_use(struct newcomers *newcomers, struct worker *worker);
 
-/* All domains there are, between begin and end. Those that are seen the first time are no newcomers. */
+/*
+ * All domains there are, between begin and end, and whether each of them is new: was not there at the last look. Those
+ * of the first look are no newcomers.
+ */
 void newcomers_begin(struct newcomers *newcomers);
-void newcomers_see(struct newcomers *newcomers, const struct hypervisor_domain *domain);
+void newcomers_see(struct newcomers *newcomers, const struct hypervisor_domain *domain, bool is_new);
 void newcomers_end(struct newcomers *newcomers);
 
 /* The watch with this letter and the domid as its token fired. */

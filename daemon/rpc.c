@@ -22,7 +22,8 @@
 enum {
     ID_MAX_BYTES = 1024, /* of an id as we send it back */
     BATCH_MAX_ENTRIES = 256,
-    NAME_MAX_BYTES = 128, /* of a peer's own words that an error repeats; longer ones are cut */
+    BATCH_FULL_BYTES = 1024 * 1024, /* with so much answered a reply to a batch takes in no more than it has to */
+    NAME_MAX_BYTES = 128,           /* of a peer's own words that an error repeats; longer ones are cut */
     MINIMAL_MAX_BYTES = sizeof MINIMAL_FORMAT + sizeof NO_ROOM,
     BATCH_FRAME_BYTES = 2 /* the last bracket and the newline; the first bracket and the commas count with entries */
 };
@@ -34,6 +35,8 @@ struct rpc_channel {
     const struct rpc_method *methods;
     void *method_context;
     struct rpc_peer peer;
+    rpc_asked *asked; /* or NULL */
+    bool deaf;        /* nobody reads the answers */
     rpc_write *write;
     void *write_context;
     struct call_list calls;
@@ -54,6 +57,7 @@ struct rpc_batch {
     char *text;
     size_t length;
     size_t room;
+    size_t unwanted; /* bytes of answers that nobody waits for */
 };
 
 struct rpc_call {
@@ -63,7 +67,7 @@ struct rpc_call {
     size_t reserved;             /* its part of the batch's reserved */
     struct rpc_peer peer;
     bool notification;
-    char id[ID_MAX_BYTES + 1]; /* as JSON text */
+    char id[]; /* as JSON text */
 };
 
 /* A request taken apart. Everything is borrowed from the message. */
@@ -119,10 +123,52 @@ static json_t *error_make(int code, const char *message, json_t *data)
     return error;
 }
 
+struct text {
+    char *bytes;
+    size_t used, room;
+    bool failed;
+};
+
+static int text_append(const char *bytes, size_t length, void *context)
+{
+    struct text *text = context;
+    size_t room = text->room > 0 ? text->room : 512;
+    char *larger;
+
+    while (room - text->used <= length)
+        room *= 2;
+    larger = room > text->room ? realloc(text->bytes, room) : text->bytes;
+    if (larger == NULL) {
+        text->failed = true;
+        return -1;
+    }
+    text->bytes = larger;
+    text->room = room;
+    memcpy(text->bytes + text->used, bytes, length);
+    text->used += length;
+    return 0;
+}
+
+/*
+ * JSON as text, for the caller to free; NULL when memory ran out. Not json_dumps, which leaves out a member's name, and
+ * goes on, when memory runs out right there.
+ */
+static char *text_encode(const json_t *value)
+{
+    struct text text = {0};
+
+    if (value == NULL || json_dump_callback(value, text_append, &text, JSON_COMPACT | JSON_ENCODE_ANY) < 0 ||
+        text.failed || text_append("", 1, &text) < 0) {
+        free(text.bytes);
+        return NULL;
+    }
+    return text.bytes;
+}
+
 /* A whole response with its newline, for the caller to free; NULL when memory ran out. */
 static char *response_encode(const char *id, const char *member, const json_t *value, size_t *length)
 {
-    char *encoded = value != NULL ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+    char *encoded = text_encode(value);
     char *line = NULL;
     int printed;
 
@@ -171,13 +217,19 @@ static struct rpc_batch *batch_new(struct rpc_channel *channel, const json_t *en
     return batch;
 }
 
+/* A line costs a peer next to nothing, and is to cost us no more than a few long answers. */
+static bool batch_is_full(const struct rpc_batch *batch)
+{
+    return batch->length + batch->unwanted >= BATCH_FULL_BYTES;
+}
+
 /* Makes room for one more response, which stands in for `reserved` bytes; false when there is none to be had. */
 static bool batch_make_room(struct rpc_batch *batch, size_t length, size_t reserved)
 {
     size_t needed = batch->length + 1 + length + (batch->reserved - reserved) + BATCH_FRAME_BYTES;
     char *text;
 
-    if (needed > P2MG_REPLY_MAX_BYTES)
+    if (batch_is_full(batch) || needed > P2MG_REPLY_MAX_BYTES)
         return false;
     if (needed <= batch->room)
         return true;
@@ -262,6 +314,8 @@ static void answer_send(const struct addressee *to, const char *member, json_t *
     char *line;
 
     if (to->channel == NULL || to->id == NULL) {
+        if (to->batch != NULL && to->batch->channel != NULL)
+            to->batch->unwanted += json_dumpb(value, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY);
         json_decref(value);
         if (to->batch != NULL)
             batch_entry_end(to->batch, to->reserved);
@@ -295,10 +349,11 @@ static void channel_reject(struct rpc_channel *channel, int code, const char *me
 
 /* ---- Calls ---- */
 
-static struct rpc_call *call_new(struct rpc_channel *channel, struct rpc_batch *batch, size_t reserved,
-                                 const json_t *id)
+/* `id` as JSON text; NULL for a notification. */
+static struct rpc_call *call_new(struct rpc_channel *channel, struct rpc_batch *batch, size_t reserved, const char *id)
 {
-    struct rpc_call *call = calloc(1, sizeof *call);
+    size_t room = id != NULL ? strlen(id) + 1 : 0;
+    struct rpc_call *call = calloc(1, sizeof *call + room);
 
     if (call == NULL)
         return NULL;
@@ -308,7 +363,7 @@ static struct rpc_call *call_new(struct rpc_channel *channel, struct rpc_batch *
     call->peer = channel->peer;
     call->notification = id == NULL;
     if (id != NULL)
-        id_write(id, call->id);
+        memcpy(call->id, id, room);
     LIST_INSERT_HEAD(&channel->calls, call, link);
     if (batch == NULL)
         channel->pending++;
@@ -524,9 +579,11 @@ static void call_fail_unknown(struct rpc_call *call, const char *method)
 
 static void call_fail_forbidden(struct rpc_call *call, const struct rpc_method *method)
 {
+    const char *what =
+        method->instead ? method->instead : "only root and members of the configured group may change things";
+
     rpc_fail(call, P2MG_ERROR_NOT_PERMITTED, "not permitted",
-             json_pack("{s:s, s:s}", "what", "only root and members of the configured group may change things",
-                       "method", method->name));
+             json_pack("{s:s, s:s}", "what", what, "method", method->name));
 }
 
 static void call_fail_params(struct rpc_call *call, const struct problem *problem)
@@ -536,23 +593,48 @@ static void call_fail_params(struct rpc_call *call, const struct problem *proble
         json_pack("{s:s, s:s, s:s}", "what", problem->what, "where", problem->where, "expected", problem->expected));
 }
 
+static bool method_changes(const struct rpc_method *method, const json_t *params)
+{
+    return method->class != RPC_READ && !(method->class == RPC_EITHER && method->reads(params));
+}
+
+/* Whether the call may be run. A change is told of, whatever becomes of it. */
+static bool call_check(struct rpc_call *call, const struct rpc_method *method, const json_t *params)
+{
+    struct rpc_channel *channel = call->channel;
+    bool changes = method_changes(method, params);
+    bool refused = changes && !call->peer.may_change;
+    struct problem problem;
+    bool sound = params_check(method, params, &problem);
+
+    if (changes && channel->asked != NULL)
+        channel->asked(channel->method_context, &call->peer, method->name, params,
+                       refused ? RPC_REFUSED
+                       : sound ? RPC_GRANTED
+                               : RPC_INVALID);
+    if (refused)
+        call_fail_forbidden(call, method);
+    else if (!sound)
+        call_fail_params(call, &problem);
+    return !refused && sound;
+}
+
 static void call_run(struct rpc_call *call, const struct rpc_method *methods, void *context,
                      const struct request *request)
 {
     const struct rpc_method *method = method_find(methods, request->method);
     json_t *none = request->params == NULL ? json_object() : NULL;
     const json_t *params = request->params != NULL ? request->params : none;
-    struct problem problem;
 
     if (method == NULL)
         call_fail_unknown(call, request->method);
-    else if (method->changes && !call->peer.may_change)
-        call_fail_forbidden(call, method);
     else if (params == NULL)
         rpc_reply(call, NULL);
-    else if (!params_check(method, params, &problem))
-        call_fail_params(call, &problem);
-    else
+    else if (call->batch != NULL && batch_is_full(call->batch) && !method_changes(method, params))
+        rpc_fail(call, P2MG_ERROR_INTERNAL, "Internal error", json_pack("{s:s}", "what", NO_ROOM));
+    else if (call->channel->deaf && !method_changes(method, params))
+        rpc_fail(call, P2MG_ERROR_INTERNAL, "Internal error", json_pack("{s:s}", "what", "nobody is told"));
+    else if (call_check(call, method, params))
         method->run(call, params, context);
     json_decref(none);
 }
@@ -586,7 +668,7 @@ static void entry_take(struct rpc_channel *channel, struct rpc_batch *batch, siz
         entry_reject(&to, index, member, what);
         return;
     }
-    call = call_new(channel, batch, reserved, request.id);
+    call = call_new(channel, batch, reserved, request.id != NULL ? id : NULL);
     if (call != NULL) {
         call_run(call, channel->methods, channel->method_context, &request);
         return;
@@ -689,6 +771,16 @@ struct rpc_channel *rpc_channel_new(const struct rpc_method *methods, void *meth
     return channel;
 }
 
+void rpc_channel_on_asked(struct rpc_channel *channel, rpc_asked *asked)
+{
+    channel->asked = asked;
+}
+
+void rpc_channel_deafen(struct rpc_channel *channel)
+{
+    channel->deaf = true;
+}
+
 void rpc_channel_free(struct rpc_channel *channel)
 {
     struct rpc_call *call;
@@ -709,7 +801,7 @@ void rpc_channel_free(struct rpc_channel *channel)
 
 void rpc_channel_notify(struct rpc_channel *channel, const char *method, const json_t *params)
 {
-    char *encoded = json_dumps(params, JSON_COMPACT);
+    char *encoded = text_encode(params);
     char *line = NULL;
     int length = -1;
 

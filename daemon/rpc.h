@@ -3,7 +3,8 @@
  * JSON-RPC 2.0 over lines: turns a line into calls, and calls into one reply line.
  *
  * Owns calls, batches and the method table's checks: form of the request, names and types of parameters, and whether
- * the peer may change things. Knows nothing of sockets (server.h) nor of sessions (methods.h). Loop thread only.
+ * the peer may change things; whoever is to know of each change that is asked for is told (rpc_asked). Knows nothing of
+ * sockets (server.h) nor of sessions (methods.h). Loop thread only.
  */
 #ifndef P2MGUARD_RPC_H
 #define P2MGUARD_RPC_H
@@ -40,12 +41,28 @@ struct rpc_call;
  */
 typedef void rpc_run(struct rpc_call *call, const json_t *params, void *context);
 
+/* What a call of a method is. 0, which somebody may have forgotten to fill in, is not the harmless one. */
+enum rpc_class {
+    RPC_CHANGE, /* needs peer.may_change */
+    RPC_READ,
+    RPC_EITHER /* RPC_READ when method.reads says so of the parameters, else RPC_CHANGE */
+};
+
 struct rpc_method {
     const char *name; /* NULL ends a table */
-    bool changes;     /* needs peer.may_change */
+    enum rpc_class class;
     const struct rpc_param *params;
     rpc_run *run;
+    bool (*reads)(const json_t *params); /* RPC_EITHER; the parameters are not checked yet */
+    const char *instead;                 /* RPC_EITHER: what a peer that may only read is told to ask for */
 };
+
+/* What became of a change that was asked for, before it is run. */
+enum rpc_outcome { RPC_GRANTED, RPC_REFUSED, RPC_INVALID };
+
+/* Told of every call of a method that is a change. `params` is an object, not checked, and valid during the call. */
+typedef void rpc_asked(void *method_context, const struct rpc_peer *peer, const char *method, const json_t *params,
+                       enum rpc_outcome outcome);
 
 /*
  * Where reply lines go; `line` ends with a newline and is at most P2MG_REPLY_MAX_BYTES long. Called with length 0
@@ -58,6 +75,11 @@ struct rpc_channel;
 
 struct rpc_channel *rpc_channel_new(const struct rpc_method *methods, void *method_context, const struct rpc_peer *peer,
                                     rpc_write *write, void *write_context);
+
+void rpc_channel_on_asked(struct rpc_channel *channel, rpc_asked *asked);
+
+/* The peer reads no more: from now on it is obeyed, and not told what it only wants to know. */
+void rpc_channel_deafen(struct rpc_channel *channel);
 
 /* Closes the channel: calls still running go on and their replies are dropped. Accepts NULL. */
 void rpc_channel_free(struct rpc_channel *channel);

@@ -12,31 +12,47 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/listener.h>
 
+#include "daemon/heap.h"
 #include "daemon/log.h"
 #include "daemon/timer.h"
 #include "protocol/names.h"
 
 enum {
     BACKLOG = 128,
-    OUTPUT_MAX_BYTES = 256 * 1024, /* queued for a peer before we stop reading from it ... */
-    EVENTS_MAX_BYTES = 128 * 1024, /* ... before its events wait in the ring ... */
-    OUTPUT_LOW_BYTES = 64 * 1024,  /* ... and when both go on */
-    PENDING_MAX = 1024             /* calls a peer may have running before we stop reading from it */
+    OUTPUT_MAX_BYTES = 256 * 1024,                /* queued for a peer before we stop reading from it ... */
+    EVENTS_MAX_BYTES = 128 * 1024,                /* ... before its events wait in the ring ... */
+    OUTPUT_LOW_BYTES = 64 * 1024,                 /* ... and when both go on */
+    PENDING_MAX = 1024,                           /* calls a peer may have running before we stop reading from it */
+    INPUT_MAX_BYTES = 2 * P2MG_MESSAGE_MAX_BYTES, /* read from a peer and not taken in yet */
+    RESERVED_SHARE = 16,                          /* of connections and descriptors one in so many */
+    TURN_US = 10 * 1000,   /* after which whoever is still to be served waits for the next turn of the loop */
+    TURN_LINES = 8,        /* taken from a peer before the others, and the guests, get their turn */
+    MODEST_BYTES = 512,    /* of requests that wait to be taken in */
+    TURN_ACCEPTS = 64,     /* peers taken in, or turned away, likewise */
+    OTHER_DESCRIPTORS = 64 /* below those of connections, as a rule */
 };
 
 /* How long a peer whose conversation is over may take to read the last words. */
 static const struct timeval linger_time = {.tv_sec = 5};
 
+/* After the next look at all descriptors and timers. */
+static const struct timeval next_turn = {0};
+
+/* How long after the end of a connection memory is given back, for all that end until then. */
+static const struct timeval tidy_time = {.tv_sec = 2};
+
 /* How long the listener rests when accept fails, which it would do again at once. */
 static const struct timeval accept_rest = {.tv_usec = 200 * 1000};
 
 LIST_HEAD(connection_list, connection);
+TAILQ_HEAD(connection_queue, connection);
 
 struct server {
     struct event_base *base;
@@ -44,8 +60,17 @@ struct server {
     struct evconnlistener *listener;
     struct event *accept_again;
     struct connection_list connections;
+    struct connection_queue modest;  /* wait for their turn, the next one first: those who ask for little */
+    struct connection_queue leaving; /* those who take up a place, and ask for nothing */
+    struct connection_queue greedy;  /* and those who ask for more, when there is time left */
+    struct event *serve;
+    struct event *tidy;
+    struct timeval turn;   /* the loop's time in this turn, which makes it another one than the last */
+    int64_t turn_began_us; /* when the first connection was served in it */
     unsigned count;
-    bool starved; /* accept failed the last time, and the log knows */
+    unsigned descriptors; /* of all connections */
+    unsigned accepted;    /* since the listener rested */
+    bool starved;         /* accept failed the last time, and the log knows */
     uint64_t last_id;
     dev_t device; /* of the socket we made, so that another's is not removed */
     ino_t inode;
@@ -53,8 +78,11 @@ struct server {
 
 struct connection {
     LIST_ENTRY(connection) link;
+    TAILQ_ENTRY(connection) place;
+    struct connection_queue *queue; /* where it waits, or NULL */
     struct server *server;
     uint64_t id;
+    bool may_change;
     struct bufferevent *stream;
     struct event *wake; /* looks at the connection again from the loop; after the conversation, the linger timer */
     /*
@@ -65,6 +93,8 @@ struct connection {
     struct event *hangup;
     struct rpc_channel *channel; /* NULL once the conversation is over */
     struct events_listener *listener;
+    unsigned caught; /* events in this turn, of those that it has to catch up with */
+    bool behind;     /* there may be such */
     size_t scanned;  /* bytes of input known to hold no newline */
     bool listening;  /* the loop has turned since the subscription */
     bool paused;     /* not read from, until it drains */
@@ -119,6 +149,13 @@ static int peer_read(int fd, gid_t group, struct rpc_peer *peer)
 
 /* ---- The end of a connection ---- */
 
+static void connection_leave_queue(struct connection *connection)
+{
+    if (connection->queue != NULL)
+        TAILQ_REMOVE(connection->queue, connection, place);
+    connection->queue = NULL;
+}
+
 /* Ends the conversation: calls still running answer nobody, what the connection held is released. */
 static void connection_retire(struct connection *connection)
 {
@@ -131,16 +168,27 @@ static void connection_retire(struct connection *connection)
     events_unlisten(connection->listener);
     connection->listener = NULL;
     event_del(connection->wake);
+    connection_leave_queue(connection);
     if (options->on_close != NULL)
         options->on_close(connection->id, options->method_context);
+}
+
+/* We read again, and the end of the input will tell when the peer goes. */
+static void connection_forget_hangup(struct connection *connection)
+{
+    timer_free(connection->hangup);
+    connection->hangup = NULL;
+    if (connection->hangup_fd < 0)
+        return;
+    close(connection->hangup_fd);
+    connection->hangup_fd = -1;
+    connection->server->descriptors--;
 }
 
 /* Frees whatever of a connection has come to exist, but for the descriptor it was made from. */
 static void connection_dispose(struct connection *connection)
 {
-    timer_free(connection->hangup);
-    if (connection->hangup_fd >= 0)
-        close(connection->hangup_fd);
+    connection_forget_hangup(connection);
     timer_free(connection->wake);
     rpc_channel_free(connection->channel);
     if (connection->stream != NULL)
@@ -155,6 +203,9 @@ static void connection_free(struct connection *connection)
     connection_retire(connection);
     LIST_REMOVE(connection, link);
     connection->server->count--;
+    connection->server->descriptors--;
+    if (!evtimer_pending(connection->server->tidy, NULL))
+        event_add(connection->server->tidy, &tidy_time);
     fd = bufferevent_getfd(connection->stream);
     connection_dispose(connection);
     close(fd);
@@ -264,7 +315,7 @@ static bool connection_is_full(const struct connection *connection)
 /* Whether the peer has closed both ways, and not just the one it sends on. */
 static bool connection_is_deserted(const struct connection *connection)
 {
-    struct pollfd look = {.fd = connection->hangup_fd};
+    struct pollfd look = {.fd = bufferevent_getfd(connection->stream)};
 
     return connection->mute || (poll(&look, 1, 0) == 1 && (look.revents & POLLHUP) != 0);
 }
@@ -280,6 +331,32 @@ static bool connection_is_done(const struct connection *connection)
     return (connection->ended || connection->paused) && connection_is_deserted(connection);
 }
 
+/* The last ones, of whatever it is, are for those who may do more than read: nobody else is to keep them out. */
+static bool server_has_left(unsigned used, unsigned most, bool may_change)
+{
+    return used < most && (may_change || used + most / RESERVED_SHARE < most);
+}
+
+static void connection_on_hangup(evutil_socket_t fd, short what, void *context);
+
+/* From now on we may not read, and want to know all the same when the peer goes. False for want of a descriptor. */
+static bool connection_mind_hangup(struct connection *connection)
+{
+    struct server *server = connection->server;
+
+    if (connection->hangup != NULL)
+        return true;
+    if (!server_has_left(server->descriptors, server->options.max_descriptors, connection->may_change))
+        return false;
+    connection->hangup_fd = fcntl(bufferevent_getfd(connection->stream), F_DUPFD_CLOEXEC, 0);
+    if (connection->hangup_fd < 0)
+        return false;
+    server->descriptors++;
+    connection->hangup = event_new(server->base, connection->hangup_fd, EV_CLOSED | EV_ET | EV_PERSIST,
+                                   connection_on_hangup, connection);
+    return connection->hangup != NULL && event_add(connection->hangup, NULL) == 0;
+}
+
 static void connection_pause(struct connection *connection, bool pause)
 {
     if (pause == connection->paused)
@@ -293,27 +370,53 @@ static void connection_pause(struct connection *connection, bool pause)
         connection->broken = true;
 }
 
-/*
- * Moves a connection on after anything has happened to it: takes in the lines there are, stops or starts reading,
- * closes it when it is done. Called last in every callback, since it may free the connection.
- */
-static void connection_settle(struct connection *connection)
+static int64_t time_us(void)
 {
-    bool oversized = false;
+    struct timespec now;
 
-    if (connection->channel == NULL) {
-        connection_linger(connection);
-        return;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* Whether connections have had their share of this turn of the loop. */
+static bool server_is_through(struct server *server)
+{
+    struct timeval turn;
+    int64_t now_us = time_us();
+
+    if (event_base_gettimeofday_cached(server->base, &turn) == 0 &&
+        (turn.tv_sec != server->turn.tv_sec || turn.tv_usec != server->turn.tv_usec)) {
+        server->turn = turn;
+        server->turn_began_us = now_us;
     }
-    while (!connection_is_full(connection) && connection_take_line(connection, &oversized))
-        continue;
-    connection_pause(connection, connection_is_full(connection));
-    if (oversized)
-        connection_refuse_line(connection);
-    if (oversized || connection->broken)
-        connection_finish(connection);
-    else if (connection_is_done(connection))
-        connection_free(connection);
+    return now_us - server->turn_began_us >= TURN_US;
+}
+
+/*
+ * Whoever waits for an answer before he asks again never has sent much: others may be kept waiting for him, and so may
+ * those who only want to leave.
+ */
+static struct connection_queue *connection_choose_queue(const struct connection *connection)
+{
+    size_t asked = evbuffer_get_length(bufferevent_get_input(connection->stream));
+
+    if (asked == 0 && (connection->ended || connection->mute))
+        return &connection->server->leaving;
+    if (asked > MODEST_BYTES || connection->behind || connection->mute)
+        return &connection->server->greedy;
+    return &connection->server->modest;
+}
+
+static void connection_wait(struct connection *connection)
+{
+    struct server *server = connection->server;
+
+    if (connection->queue != NULL)
+        return;
+    connection->queue = connection_choose_queue(connection);
+    TAILQ_INSERT_TAIL(connection->queue, connection, place);
+    if (!evtimer_pending(server->serve, NULL))
+        event_add(server->serve, &next_turn);
 }
 
 /* ---- Events ---- */
@@ -325,15 +428,99 @@ static bool connection_deliver(void *context, const json_t *event)
 
     if (!connection->listening || connection_queued(connection) > EVENTS_MAX_BYTES)
         return false;
+    if (connection->behind && connection->caught > 0 && server_is_through(connection->server))
+        return false;
+    connection->caught++;
     rpc_channel_notify(connection->channel, "event", event);
     return true;
 }
 
-static void connection_resume_events(struct connection *connection)
+/* Sends what there is, as far as peer and turn allow. Returns whether the turn has not been enough. */
+static bool connection_catch_up(struct connection *connection)
 {
-    if (connection->listener != NULL && connection->listening)
+    if (!connection->behind || !connection->listening)
+        return false;
+    connection->caught = 0;
+    if (connection->listener != NULL)
         events_resume(connection->listener);
+    connection->behind = connection->caught > 0 && server_is_through(connection->server) &&
+                         connection_queued(connection) <= EVENTS_MAX_BYTES;
+    return connection->behind;
 }
+
+/* Takes in some of the lines there are, stops or starts reading, closes the connection when it is done. */
+static void connection_serve(struct connection *connection)
+{
+    bool oversized = false;
+    bool late = connection_catch_up(connection);
+    bool more = true;
+
+    for (int i = 0; i < TURN_LINES && more && (i == 0 || !server_is_through(connection->server)); i++)
+        more = !connection_is_full(connection) && connection_take_line(connection, &oversized);
+    connection_pause(connection, connection_is_full(connection));
+    if (!connection->paused && !connection->ended)
+        connection_forget_hangup(connection);
+    else if (!connection_mind_hangup(connection))
+        connection->broken = true;
+    if (oversized)
+        connection_refuse_line(connection);
+    if (oversized || connection->broken)
+        connection_finish(connection);
+    else if (more || late)
+        connection_wait(connection);
+    else if (connection_is_done(connection))
+        connection_free(connection);
+}
+
+/*
+ * Moves a connection on after anything has happened to it; at once when nobody waits that comes before it, else when it
+ * is its turn. Called last in every callback, since it may free the connection.
+ */
+static void connection_settle(struct connection *connection)
+{
+    struct server *server = connection->server;
+    bool first = TAILQ_EMPTY(&server->modest) && TAILQ_EMPTY(connection_choose_queue(connection));
+
+    if (connection->channel == NULL)
+        connection_linger(connection);
+    else if (!first || server_is_through(server))
+        connection_wait(connection);
+    else
+        connection_serve(connection);
+}
+
+/* Each of those that wait in a queue once, as far as the time goes, and so many in any case. */
+static void server_serve_queue(struct server *server, struct connection_queue *queue, int least)
+{
+    const struct connection *last = TAILQ_LAST(queue, connection_queue);
+    struct connection *connection;
+    bool was_last = false;
+
+    while (!was_last && (connection = TAILQ_FIRST(queue)) != NULL && (least-- > 0 || !server_is_through(server))) {
+        was_last = connection == last;
+        connection_leave_queue(connection);
+        /* Who has sent more since he came belongs elsewhere. */
+        if (queue != &server->greedy && connection_choose_queue(connection) != queue)
+            connection_wait(connection);
+        else
+            connection_serve(connection);
+    }
+}
+
+static void server_on_serve(evutil_socket_t fd, short what, void *context)
+{
+    struct server *server = context;
+
+    (void)fd;
+    (void)what;
+    server_serve_queue(server, &server->modest, 0);
+    server_serve_queue(server, &server->leaving, 2 * TURN_ACCEPTS); /* never behind those who come */
+    server_serve_queue(server, &server->greedy, 1);
+    if (!TAILQ_EMPTY(&server->modest) || !TAILQ_EMPTY(&server->leaving) || !TAILQ_EMPTY(&server->greedy))
+        event_add(server->serve, &next_turn);
+}
+
+/* ---- Subscriptions ---- */
 
 static struct connection *connection_find(const struct server *server, uint64_t id)
 {
@@ -360,6 +547,7 @@ int server_subscribe(struct server *server, uint64_t id, uint64_t from)
     events_unlisten(connection->listener);
     connection->listener = listener;
     connection->listening = false;
+    connection->behind = true;
     event_active(connection->wake, EV_WRITE, 1);
     return 0;
 }
@@ -375,9 +563,11 @@ static void connection_on_read(struct bufferevent *stream, void *context)
 /* The output has come down to OUTPUT_LOW_BYTES. */
 static void connection_on_drained(struct bufferevent *stream, void *context)
 {
+    struct connection *connection = context;
+
     (void)stream;
-    connection_resume_events(context);
-    connection_settle(context);
+    connection->behind = connection->listener != NULL;
+    connection_settle(connection);
 }
 
 static void connection_on_event(struct bufferevent *stream, short what, void *context)
@@ -385,10 +575,13 @@ static void connection_on_event(struct bufferevent *stream, short what, void *co
     struct connection *connection = context;
 
     (void)stream;
-    if ((what & BEV_EVENT_WRITING) != 0)
+    if ((what & BEV_EVENT_WRITING) != 0) {
         connection->mute = true;
-    else
+        if (connection->channel != NULL)
+            rpc_channel_deafen(connection->channel);
+    } else {
         connection->ended = true;
+    }
     connection_settle(connection);
 }
 
@@ -410,7 +603,6 @@ static void connection_on_wake(evutil_socket_t fd, short what, void *context)
         return;
     }
     connection->listening = true;
-    connection_resume_events(connection);
     connection_settle(connection);
 }
 
@@ -421,17 +613,11 @@ static int connection_open(struct connection *connection, struct event_base *bas
     struct bufferevent *stream = connection->stream;
 
     connection->wake = event_new(base, -1, 0, connection_on_wake, connection);
-    connection->hangup_fd = fcntl(bufferevent_getfd(stream), F_DUPFD_CLOEXEC, 0);
-    if (connection->hangup_fd < 0)
-        return -errno;
     if (connection->wake == NULL)
-        return -ENOMEM;
-    connection->hangup =
-        event_new(base, connection->hangup_fd, EV_CLOSED | EV_ET | EV_PERSIST, connection_on_hangup, connection);
-    if (connection->hangup == NULL || event_add(connection->hangup, NULL) < 0)
         return -ENOMEM;
     bufferevent_setcb(stream, connection_on_read, connection_on_drained, connection_on_event, connection);
     bufferevent_setwatermark(stream, EV_WRITE, OUTPUT_LOW_BYTES, 0);
+    bufferevent_setwatermark(stream, EV_READ, 0, INPUT_MAX_BYTES);
     return bufferevent_enable(stream, EV_READ | EV_WRITE) < 0 ? -ENOMEM : 0;
 }
 
@@ -449,6 +635,7 @@ static int connection_new(struct server *server, int fd)
         return -ENOMEM;
     connection->server = server;
     connection->id = peer.connection;
+    connection->may_change = peer.may_change;
     connection->hangup_fd = -1;
     connection->stream = bufferevent_socket_new(server->base, fd, 0);
     connection->channel =
@@ -459,10 +646,29 @@ static int connection_new(struct server *server, int fd)
         connection_dispose(connection);
         return error;
     }
+    rpc_channel_on_asked(connection->channel, server->options.asked);
     server->last_id++;
     LIST_INSERT_HEAD(&server->connections, connection, link);
     server->count++;
+    server->descriptors++;
     return 0;
+}
+
+static bool server_has_place(const struct server *server, bool may_change)
+{
+    const struct server_options *options = &server->options;
+
+    return server_has_left(server->count, options->max_connections, may_change) &&
+           server_has_left(server->descriptors, options->max_descriptors, may_change);
+}
+
+static bool server_has_room(const struct server *server, int fd)
+{
+    struct rpc_peer peer = {0};
+
+    if (server_has_place(server, false))
+        return true;
+    return server_has_place(server, true) && peer_read(fd, server->options.group, &peer) == 0 && peer.may_change;
 }
 
 /* Tells a peer that it is one too many. It is new, so its buffer has room. */
@@ -482,6 +688,14 @@ static void server_refuse(const struct server *server, int fd)
         continue;
 }
 
+/* Accepts nobody until then. */
+static void server_rest(struct server *server, const struct timeval *how_long)
+{
+    server->accepted = 0;
+    if (event_add(server->accept_again, how_long) == 0)
+        evconnlistener_disable(server->listener);
+}
+
 static void server_on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address, int length,
                              void *context)
 {
@@ -492,7 +706,9 @@ static void server_on_accept(struct evconnlistener *listener, evutil_socket_t fd
     (void)address;
     (void)length;
     server->starved = false;
-    if (server->count >= server->options.max_connections) {
+    if (++server->accepted >= TURN_ACCEPTS)
+        server_rest(server, &next_turn);
+    if (!server_has_room(server, fd)) {
         server_refuse(server, fd);
         close(fd);
         return;
@@ -509,11 +725,11 @@ static void server_on_accept_error(struct evconnlistener *listener, void *contex
 {
     struct server *server = context;
 
+    (void)listener;
     if (!server->starved)
         log_warning("clients have to wait, accepting them fails: %s", strerror(errno));
     server->starved = true;
-    if (event_add(server->accept_again, &accept_rest) == 0)
-        evconnlistener_disable(listener);
+    server_rest(server, &accept_rest);
 }
 
 static void server_on_accept_again(evutil_socket_t fd, short what, void *context)
@@ -523,6 +739,38 @@ static void server_on_accept_again(evutil_socket_t fd, short what, void *context
     (void)fd;
     (void)what;
     evconnlistener_enable(server->listener);
+}
+
+/* ---- What a crowd leaves behind ---- */
+
+/*
+ * libevent keeps a record for each descriptor that it has ever watched. Were they made one by one, between what belongs
+ * to connections, then they would hold the pages of a crowd that has gone: so they are made now, side by side. What
+ * cannot be made now is made when it is needed.
+ */
+static void server_make_records(struct server *server, int fd)
+{
+    int most = (int)server->options.max_descriptors + OTHER_DESCRIPTORS;
+    struct event *event = event_new(server->base, fd, EV_READ, server_on_serve, server);
+    int copy = -1;
+
+    while (event != NULL && copy < most && (copy = fcntl(fd, F_DUPFD_CLOEXEC, copy + 1)) >= 0) {
+        bool made = event_assign(event, server->base, copy, EV_READ, server_on_serve, server) == 0 &&
+                    event_add(event, NULL) == 0 && event_del(event) == 0;
+
+        close(copy);
+        if (!made)
+            break;
+    }
+    timer_free(event);
+}
+
+static void server_on_tidy(evutil_socket_t fd, short what, void *context)
+{
+    (void)fd;
+    (void)what;
+    (void)context;
+    heap_give_back();
 }
 
 /* ---- The socket ---- */
@@ -649,8 +897,11 @@ static int server_listen(struct server *server, int fd)
     if (evutil_make_socket_nonblocking(fd) < 0)
         return -errno;
     server->accept_again = evtimer_new(server->base, server_on_accept_again, server);
-    if (server->accept_again == NULL)
+    server->serve = evtimer_new(server->base, server_on_serve, server);
+    server->tidy = evtimer_new(server->base, server_on_tidy, server);
+    if (server->accept_again == NULL || server->serve == NULL || server->tidy == NULL)
         return -ENOMEM;
+    server_make_records(server, fd);
     errno = 0;
     server->listener = evconnlistener_new(server->base, server_on_accept, server,
                                           LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, backlog, fd);
@@ -671,6 +922,9 @@ static struct server *server_make(struct event_base *base, const struct server_o
     server->options = *options;
     server->options.path = options->listen_fd < 0 ? strdup(options->path) : NULL;
     LIST_INIT(&server->connections);
+    TAILQ_INIT(&server->modest);
+    TAILQ_INIT(&server->leaving);
+    TAILQ_INIT(&server->greedy);
     if (options->listen_fd < 0 && server->options.path == NULL) {
         free(server);
         return NULL;
@@ -729,6 +983,8 @@ void server_free(struct server *server)
         connection_free(connection);
     }
     timer_free(server->accept_again);
+    timer_free(server->serve);
+    timer_free(server->tidy);
     free((char *)(uintptr_t)server->options.path);
     free(server);
 }

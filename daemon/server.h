@@ -23,8 +23,10 @@ struct server_options {
     gid_t group;      /* may change things, and owns the socket; (gid_t)-1 = root only */
     mode_t mode;      /* of the socket */
     unsigned max_connections;
+    unsigned max_descriptors; /* of all of them: one each, and a second while one is not read from */
     const struct rpc_method *methods;
     void *method_context;
+    rpc_asked *asked; /* of changes; or NULL */
     struct events *events;
     void (*on_close)(uint64_t connection, void *method_context); /* a connection is gone */
 };

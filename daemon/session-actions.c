@@ -15,19 +15,17 @@
 /* While the guest is not up, and while putting back fails, it is tried again this often. */
 #define SESSION_READY_RETRY_MS 250
 
-/* Its target has been the same for long, and its size is what that makes. */
-static bool session_rests(const struct session *session)
+/* Its target has been the same for long: it rests, if its size is what that makes. */
+static bool session_is_steady(const struct session *session)
 {
     int64_t rest_ms = session->options.policy.rest_ms;
 
-    return rest_ms > 0 && session->steady_ms >= rest_ms && session->options.policy.require != P2MG_REQUIRE_GATE &&
-           rest_is_there(&session->rest, sight_tot_kib(&session->sight), session->steady_kib, session->videoram_kib,
-                         session->sight.seen.hvm);
+    return rest_ms > 0 && session->steady_ms >= rest_ms && session->options.policy.require != P2MG_REQUIRE_GATE;
 }
 
 void action_take(struct session *session)
 {
-    session_submit(session, OPERATION_TAKE, session_rests(session) ? session->steady_kib : 0, false, 0);
+    session_submit(session, OPERATION_TAKE, session_is_steady(session) ? session->steady_kib : 0, false, 0);
 }
 
 void action_wait_until_up(struct session *session)
@@ -111,6 +109,7 @@ void action_baseline(struct session *session)
 {
     if (!session->rest.pinned)
         session_plan_pin(session);
+    session->unwatched = false; /* from here on: the connection may be lost before the guest is held */
     sight_begin_baseline(&session->sight);
     session_submit(session, OPERATION_SYNC, rest_pin_for(&session->rest, session->sight.baseline.tot_kib), false,
                    session->sight.seen.tot_pages);

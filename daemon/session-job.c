@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "daemon/log.h"
+#include "daemon/node.h"
 #include "daemon/record.h"
 
 void session_submit(struct session *session, enum session_operation operation, uint64_t pin_kib, bool open,
@@ -31,12 +32,18 @@ void session_submit(struct session *session, enum session_operation operation, u
     job->view = session->agent.view;
     job->wanted_before_kib = session_wanted_target_kib(session);
     job->young = domains_is_young(session->host->domains, session->gate.journal.uuid);
-    job->forward = session->outcome == P2MG_OUTCOME_COMPLETED || session->heir;
+    job->rest = session->rest;
+    job->tot_kib = sight_tot_kib(&session->sight);
+    job->hvm = session->sight.seen.hvm;
+    /* Nobody has said how the migration ends: it may go on without us. */
+    job->gate.left = session->outcome == P2MG_OUTCOME_UNKNOWN;
+    job->forward = session->outcome == P2MG_OUTCOME_COMPLETED || session->heir || job->gate.left;
     job->error = -ECANCELED; /* stays when the worker ends before its turn comes */
     session->away = true;
     if (session->check_wanted && operation == OPERATION_SYNC) {
         session->check_wanted = false;
         session->check_running = true;
+        session->checks_running = session->checks_wanted;
     }
     worker_submit(session->host->worker, &job->work);
 }
@@ -59,6 +66,25 @@ void session_order_survey(struct session *session)
     surveyor_submit(session->host->surveyor, &order->order);
 }
 
+/* How much of an HVM guest's size is video memory; only a first guess for the offset between size and target. */
+static uint64_t session_job_read_videoram(const struct session_job *job, const struct worker_tools *tools)
+{
+    char text[JOURNAL_TARGET_MAX];
+
+    if (!job->hvm || node_read(tools->store, job->gate.journal.domid, "memory/videoram", text, sizeof(text)) ||
+        !journal_is_target(text))
+        return 0;
+    return strtoull(text, NULL, 10);
+}
+
+static void session_job_take(struct session_job *job, const struct worker_tools *tools)
+{
+    job->videoram_kib = session_job_read_videoram(job, tools);
+    if (!rest_is_there(&job->rest, job->tot_kib, job->pin_kib, job->videoram_kib, job->hvm))
+        job->pin_kib = 0;
+    job->error = gate_take(&job->gate, tools, job->young, job->pin_kib, &job->report);
+}
+
 static void session_job_restore(struct session_job *job, const struct worker_tools *tools)
 {
     if (!job->gate.taken && job->gate.doubt == GATE_SURE)
@@ -67,6 +93,9 @@ static void session_job_restore(struct session_job *job, const struct worker_too
         job->error = gate_hand_over(&job->gate, tools, &job->applied_to);
     else
         job->error = gate_restore(&job->gate, tools);
+    job->passing = job->error == -EINPROGRESS;
+    if (job->passing)
+        job->error = 0;
 }
 
 void session_job_run(struct work *work, const struct worker_tools *tools)
@@ -75,10 +104,10 @@ void session_job_run(struct work *work, const struct worker_tools *tools)
 
     switch (job->operation) {
     case OPERATION_TAKE:
-        job->error = gate_take(&job->gate, tools, job->young, job->pin_kib, &job->report);
+        session_job_take(job, tools);
         break;
     case OPERATION_ASK:
-        job->error = agent_ask(tools->store, &job->gate.journal, job->seq, job->lease_s, &job->view);
+        job->error = agent_ask(&job->gate, tools, job->seq, job->lease_s, &job->view);
         break;
     case OPERATION_SYNC:
         job->error = gate_sync(&job->gate, tools, job->pin_kib, job->open, job->cap_pages, &job->report);

@@ -18,7 +18,7 @@
 #include "daemon/worker.h"
 
 enum session_operation {
-    OPERATION_TAKE,
+    OPERATION_TAKE,   /* pin_kib is gate_take's, if the guest rests at that */
     OPERATION_ASK,    /* the guest's agent, to freeze */
     OPERATION_SYNC,   /* pin_kib, open and cap_pages are gate_sync's */
     OPERATION_RESTORE /* and passes the target on to the guest's new domain */
@@ -32,11 +32,15 @@ struct session_job {
     uint64_t pin_kib, cap_pages;
     uint64_t wanted_before_kib; /* the toolstack's wish as known before */
     bool open, young;
+    struct rest rest; /* OPERATION_TAKE: these three say whether the guest rests at pin_kib */
+    uint64_t tot_kib, videoram_kib;
+    bool hvm;
     uint32_t seq, lease_s; /* of the request to the agent; 0 = none stands */
     struct agent_view view;
     bool listened;       /* its answer in `view` is of now */
     bool forward;        /* OPERATION_RESTORE: the guest may have a new domain on this host */
     uint16_t applied_to; /* after OPERATION_RESTORE: the domain that got the target */
+    bool passing;        /* after OPERATION_RESTORE: it waits for the new domain to have one */
     struct gate_report report;
     int error;
 };

@@ -31,7 +31,7 @@ void session_map(struct session *session)
 
 void session_finish_baseline(struct session *session)
 {
-    session->gate_opened = session->store_unreachable = session->unwatched = false;
+    session->gate_opened = session->store_unreachable = false;
     sight_finish_baseline(&session->sight, session->report.target_kib);
 }
 

@@ -59,9 +59,10 @@ static void session_take_in_job(struct session *session, const struct session_jo
     if (looked)
         session->store_unreachable = job->error != 0;
     if (job->operation == OPERATION_TAKE && !job->error)
-        session->videoram_kib = job->report.videoram_kib;
+        session->videoram_kib = job->videoram_kib;
     if (job->applied_to)
         session->applied_to = job->applied_to;
+    session->passing = job->passing;
     if (job->operation == OPERATION_TAKE && job->error == -ENODATA)
         session->ending = P2MG_REASON_NOT_GUARDABLE;
     if (session->step == STEP_HELD && job->report.reopened)
@@ -78,6 +79,7 @@ static void session_take_in_job(struct session *session, const struct session_jo
 static void session_end_check(struct session *session)
 {
     session->check_running = false;
+    session->checks_made = session->checks_running;
     session->check_tries = 0;
     session->check_ending = true;
     session->host->checked(session->host->context, session);
@@ -426,7 +428,6 @@ int session_new(struct session **result, struct session_host *host, const struct
     strcpy(session->gate.journal.uuid, domain->uuid);
     strcpy(session->gate.journal.session, session->id);
     session->steady_ms = targets_steady_ms(host->targets, domain->domid, &session->steady_kib);
-    session->videoram_kib = domain->hvm ? targets_videoram_kib(host->targets, domain->domid) : 0;
     rest_init(&session->rest, domains_offset_kib(host->domains, domain->uuid));
     if (session_make_timers(session)) {
         session_free(session);
@@ -461,9 +462,10 @@ void session_touched(struct session *session)
     session_post(session, EVENT_TOUCHED);
 }
 
-void session_set_heir(struct session *session, uint16_t domid)
+void session_set_heir(struct session *session, uint16_t domid, bool is_marked)
 {
     session->heir = domid;
+    session->heir_is_marked = is_marked;
 }
 
 void session_store_lost(struct session *session)
@@ -534,10 +536,12 @@ int session_retry(struct session *session)
     return 0;
 }
 
-void session_check(struct session *session)
+uint64_t session_check(struct session *session)
 {
     session->check_wanted = true;
+    session->checks_wanted++;
     session_post(session, EVENT_TOUCHED);
+    return session->checks_wanted;
 }
 
 void session_start_grace(struct session *session, enum p2mg_verdict verdict)

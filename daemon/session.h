@@ -120,14 +120,15 @@ struct session_options {
 
 struct session {
     struct session_host *host;
-    struct session *next; /* in the guard's list */
+    struct session *next;           /* in the guard's list */
+    struct session *next_in_bucket; /* in its index by uuid */
     char id[JOURNAL_SESSION_MAX];
     struct session_options options;
     enum session_step step;
     struct gate gate;          /* as of the last job that ended */
     struct gate_report report; /* what that job found */
     struct rest rest;
-    uint64_t videoram_kib;
+    uint64_t videoram_kib; /* as read when the gate was closed */
     struct session_agent agent;
 
     struct sight sight; /* what is seen of the guest, and its baseline once there is one */
@@ -146,7 +147,9 @@ struct session {
     enum p2mg_reason ending; /* why it failed, thaws or is gone */
     enum p2mg_outcome outcome;
     uint16_t heir;       /* a new domain of the guest's on this host, being migrated to; 0 = none seen */
+    bool heir_is_marked; /* its target says that it is the pin */
     uint16_t applied_to; /* the new domain that was given the wanted target; 0 = none */
+    bool passing;        /* or it waits for that one to have a target, in the journal */
     bool failed;
     bool leaving; /* renamed to NAME--migratedaway: the guest runs elsewhere, the domain is about to go */
 
@@ -154,6 +157,9 @@ struct session {
     unsigned pending;           /* bits of events that came meanwhile */
     bool check_wanted;          /* somebody waits for a look at everything that starts from now on */
     bool check_running;         /* such a look is under way */
+    uint64_t checks_wanted;     /* how many were asked for, */
+    uint64_t checks_running;    /* how many of them the one under way has begun after, */
+    uint64_t checks_made;       /* and the last one that has ended */
     bool check_ending;          /* it has just been made: `surveyed` is of now */
     unsigned check_tries;       /* at the p2m, when there is something that may pass */
     struct event *timer;        /* the step's */
@@ -182,7 +188,7 @@ void session_touched(struct session *session);
 void session_agent_touched(struct session *session);
 
 /* A second domain with the guest's uuid has come up on this host. */
-void session_set_heir(struct session *session, uint16_t domid);
+void session_set_heir(struct session *session, uint16_t domid, bool is_marked);
 
 /* The connection to xenstored is gone: whatever was written until it is back was not seen. */
 void session_store_lost(struct session *session);
@@ -199,8 +205,11 @@ void session_adopt(struct session *session, const struct session_options *owner)
 /* Counts the next attempt and settles anew. -EINVAL unless held. */
 int session_retry(struct session *session);
 
-/* Asks for a look at the gate and at all of the p2m; host->checked tells when it is done. */
-void session_check(struct session *session);
+/*
+ * Asks for a look at the gate and at all of the p2m that begins from now on, and gives it a number. host->checked tells
+ * when one is done; the one asked for is when session->checks_made has come to that number.
+ */
+uint64_t session_check(struct session *session);
 
 /*
  * Judges what is known now; asks the hypervisor once more, xenstore not: `silent` says that the look asked for did not

@@ -21,7 +21,7 @@
 
 struct store {
     struct xs_handle *handle;
-    bool list_was_fatal;
+    unsigned lists_lost;
 };
 
 int store_new(struct store **store)
@@ -198,7 +198,6 @@ int store_list(struct store *store, store_txn txn, const char *path, int (*each)
         return -ENOTCONN;
     char **names = xs_directory(store->handle, txn, path, &count);
     int error = names ? 0 : store_error(store);
-    store->list_was_fatal |= error == -ENOTCONN;
     if (error)
         return error;
     for (unsigned i = 0; i < count && !answer; i++)
@@ -207,14 +206,14 @@ int store_list(struct store *store, store_txn txn, const char *path, int (*each)
     return answer;
 }
 
-bool store_list_was_fatal(const struct store *store)
+unsigned store_lists_lost(const struct store *store)
 {
-    return store->list_was_fatal;
+    return store->lists_lost;
 }
 
-void store_forgive_list(struct store *store)
+void store_count_list(struct store *store, bool lost)
 {
-    store->list_was_fatal = false;
+    store->lists_lost = lost ? store->lists_lost + 1 : 0;
 }
 
 static char store_perm_letter(unsigned bits)

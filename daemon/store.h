@@ -55,11 +55,11 @@ int store_list(struct store *store, store_txn txn, const char *path, int (*each)
                void *context);
 
 /*
- * Whether a list that was asked for has cost the connection, since that was forgiven: oxenstored cannot tell more than
- * 4 KiB of names, and drops who asks for them.
+ * How many lists in a row have cost the connection, as whoever asked for them counts them: oxenstored cannot tell more
+ * than 4 KiB of names, and drops who asks for them.
  */
-bool store_list_was_fatal(const struct store *store);
-void store_forgive_list(struct store *store);
+unsigned store_lists_lost(const struct store *store);
+void store_count_list(struct store *store, bool lost);
 
 int store_get_perms(struct store *store, store_txn txn, const char *path, char *text, size_t size);
 int store_set_perms(struct store *store, store_txn txn, const char *path, const char *text);

@@ -12,17 +12,18 @@
 
 struct target {
     uint16_t domid;
-    char uuid[HYPERVISOR_UUID_LENGTH + 1];
-    bool seen;           /* at this look */
+    char uuid[HYPERVISOR_UUID_LENGTH + 1]; /* the number may be another domain's at the next look */
+    bool seen;                             /* at this look */
     bool reading, again; /* a reading is at the worker; another one is due, for there was an event meanwhile */
     bool known;
-    uint64_t kib, videoram_kib;
+    uint64_t kib;
+    int64_t first_ms; /* when the domain was first seen */
     int64_t since_ms; /* when it was first read, or when the event of its last change came */
 };
 
 struct targets {
     struct worker *worker;
-    struct target *all;
+    struct target *all; /* ordered by domid */
     size_t count, room;
 };
 
@@ -44,11 +45,10 @@ static void target_run(struct work *work, const struct worker_tools *tools)
     struct target_work *task = (struct target_work *)(void *)work;
     bool set = task->task == TARGET_WATCH;
 
-    if (task->task != TARGET_READ)
+    if (task->task == TARGET_READ)
+        task->error = node_read(tools->store, task->domid, "memory/target", task->text, sizeof(task->text));
+    else
         task->error = node_watch(tools->store, task->domid, "memory/target", TARGETS_WATCH_LETTER, set);
-    if (task->task != TARGET_UNWATCH)
-        task->error = node_read(tools->store, task->domid, set ? "memory/videoram" : "memory/target", task->text,
-                                sizeof(task->text));
 }
 
 static void target_done(struct work *work);
@@ -72,12 +72,26 @@ static bool targets_submit(struct targets *targets, enum target_task what, uint1
     return true;
 }
 
+/* Where it is, or belongs. */
+static size_t targets_place(const struct targets *targets, uint16_t domid)
+{
+    size_t low = 0, high = targets->count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (targets->all[middle].domid < domid)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 static struct target *targets_find(const struct targets *targets, uint16_t domid)
 {
-    for (size_t i = 0; i < targets->count; i++)
-        if (targets->all[i].domid == domid)
-            return &targets->all[i];
-    return NULL;
+    size_t place = targets_place(targets, domid);
+
+    return place < targets->count && targets->all[place].domid == domid ? &targets->all[place] : NULL;
 }
 
 static void target_read(struct targets *targets, struct target *target)
@@ -92,16 +106,12 @@ static void target_learn(struct target *target, const struct target_work *task)
     bool number = !task->error && journal_is_target(task->text);
     uint64_t kib = number ? strtoull(task->text, NULL, 10) : 0;
 
-    if (task->task == TARGET_WATCH) {
-        target->videoram_kib = kib;
-        return;
-    }
     if (!number) {
         target->known = false;
         return;
     }
     if (!target->known || target->kib != kib)
-        target->since_ms = task->asked_ms;
+        target->since_ms = task->asked_ms > target->first_ms ? task->asked_ms : target->first_ms;
     target->known = true;
     target->kib = kib;
 }
@@ -109,11 +119,10 @@ static void target_learn(struct target *target, const struct target_work *task)
 static void target_done(struct work *work)
 {
     struct target_work *task = (struct target_work *)(void *)work;
-    struct target *target = task->task == TARGET_UNWATCH ? NULL : targets_find(task->targets, task->domid);
+    struct target *target = task->task == TARGET_READ ? targets_find(task->targets, task->domid) : NULL;
 
-    if (target)
+    if (target) {
         target_learn(target, task);
-    if (target && task->task == TARGET_READ) {
         target->reading = false;
         if (target->again)
             target_read(task->targets, target);
@@ -148,45 +157,61 @@ void targets_begin(struct targets *targets)
         targets->all[i].seen = false;
 }
 
-void targets_see(struct targets *targets, const struct hypervisor_domain *domain)
+/* NULL without memory; the next look tries again. */
+static struct target *targets_insert(struct targets *targets, uint16_t domid)
 {
-    struct target *target = targets_find(targets, domain->domid);
+    size_t place = targets_place(targets, domid);
 
-    if (domain->domid == 0 || domain->dying)
-        return;
-    if (!target && targets->count == targets->room) {
+    if (targets->count == targets->room) {
         size_t room = targets->room ? targets->room * 2 : 16;
         struct target *all = reallocarray(targets->all, room, sizeof(*all));
         if (!all) {
-            log_error("domain %u: out of memory for its target", domain->domid);
-            return;
+            log_error("domain %u: out of memory for its target", domid);
+            return NULL;
         }
         targets->all = all;
         targets->room = room;
     }
-    if (!target) {
-        target = &targets->all[targets->count++];
-        *target = (struct target){.domid = domain->domid};
-    }
-    bool first = !*target->uuid;
-    if (strcmp(target->uuid, domain->uuid) != 0) {
-        strcpy(target->uuid, domain->uuid);
-        target->known = false;
-        targets_submit(targets, TARGET_WATCH, domain->domid);
-        if (!first) /* another domain of the same number: a watch that was there already does not fire */
-            target_read(targets, target);
-    }
+    struct target *target = &targets->all[place];
+    memmove(target + 1, target, (targets->count++ - place) * sizeof(*target));
+    *target = (struct target){.domid = domid};
+    return target;
+}
+
+bool targets_see(struct targets *targets, const struct hypervisor_domain *domain)
+{
+    if (domain->domid == 0 || domain->dying)
+        return false;
+    struct target *target = targets_find(targets, domain->domid);
+    bool used_again = target && strcmp(target->uuid, domain->uuid) != 0;
+    bool is_new = !target || used_again;
+    if (!target)
+        target = targets_insert(targets, domain->domid);
+    if (!target)
+        return false;
     target->seen = true;
+    if (!is_new)
+        return false;
+    memcpy(target->uuid, domain->uuid, sizeof(target->uuid));
+    target->first_ms = clock_now_ms();
+    target->known = false;
+    targets_submit(targets, TARGET_WATCH, domain->domid);
+    if (used_again) /* a watch that was there already does not fire */
+        target_read(targets, target);
+    return true;
 }
 
 void targets_end(struct targets *targets)
 {
-    for (size_t i = targets->count; i-- > 0;) {
+    size_t kept = 0;
+
+    for (size_t i = 0; i < targets->count; i++) {
         if (targets->all[i].seen)
-            continue;
-        targets_submit(targets, TARGET_UNWATCH, targets->all[i].domid);
-        targets->all[i] = targets->all[--targets->count];
+            targets->all[kept++] = targets->all[i];
+        else
+            targets_submit(targets, TARGET_UNWATCH, targets->all[i].domid);
     }
+    targets->count = kept;
 }
 
 void targets_touched(struct targets *targets, uint16_t domid)
@@ -203,13 +228,6 @@ void targets_back(struct targets *targets)
         targets->all[i].known = false;
         targets_submit(targets, TARGET_WATCH, targets->all[i].domid);
     }
-}
-
-uint64_t targets_videoram_kib(const struct targets *targets, uint16_t domid)
-{
-    const struct target *target = targets_find(targets, domid);
-
-    return target ? target->videoram_kib : 0;
 }
 
 int64_t targets_steady_ms(const struct targets *targets, uint16_t domid, uint64_t *target_kib)

@@ -24,9 +24,12 @@ void targets_free(struct targets *targets);
 
 void targets_use(struct targets *targets, struct worker *worker);
 
-/* All domains there are, between begin and end; those that are not seen are forgotten. */
+/*
+ * All domains there are, between begin and end; those that are not seen are forgotten. True for a domain that was not
+ * there at the last look, which one of another uuid was not, whatever its number.
+ */
 void targets_begin(struct targets *targets);
-void targets_see(struct targets *targets, const struct hypervisor_domain *domain);
+bool targets_see(struct targets *targets, const struct hypervisor_domain *domain);
 void targets_end(struct targets *targets);
 
 /* The watch with this letter and the domid as its token fired. */
@@ -41,8 +44,5 @@ void targets_back(struct targets *targets);
  * that its event has not been handled is not known of.
  */
 int64_t targets_steady_ms(const struct targets *targets, uint16_t domid, uint64_t *target_kib);
-
-/* What memory/videoram said when the domain came up; 0 when it is not known. */
-uint64_t targets_videoram_kib(const struct targets *targets, uint16_t domid);
 
 #endif

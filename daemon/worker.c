@@ -25,6 +25,8 @@ struct notice {
     struct notice *next;
 };
 
+static const char *const worker_words[] = WORKER_WORDS;
+
 struct worker {
     struct worker_tools tools; /* worker thread only */
     struct worker_callbacks callbacks;
@@ -37,14 +39,20 @@ struct worker {
     pthread_mutex_t lock; /* over the notices */
     struct notice *notices, **notices_end;
     uint8_t coming[sizeof(WORKER_LETTERS) - 1][65536 / 8]; /* a letter and domid with a notice among them */
+    uint8_t words_coming;
 };
 
-/* The bit for a token of a letter and a domid; NULL for a word. */
+/* The bit for a token; NULL for one that is neither of the words nor a letter and a domid. */
 static uint8_t *worker_coming(struct worker *worker, const char *token, uint8_t *bit)
 {
     const char *letter = *token ? strchr(WORKER_LETTERS, *token) : NULL;
     char *end;
 
+    for (size_t i = 0; i < sizeof(worker_words) / sizeof(worker_words[0]); i++)
+        if (strcmp(token, worker_words[i]) == 0) {
+            *bit = (uint8_t)(1u << i);
+            return &worker->words_coming;
+        }
     if (!letter || token[1] < '0' || token[1] > '9')
         return NULL;
     unsigned long domid = strtoul(token + 1, &end, 10);

@@ -27,10 +27,15 @@ struct worker_tools {
 };
 
 /*
- * Tokens are words, or one of these letters followed by a domid ("m7"). Of the latter at most one is on its way to the
- * loop at a time, which says "look again": what a guest can fire as often as it likes does not fill our memory.
+ * Tokens are one of these words, or one of these letters followed by a domid ("m7"). At most one of each is on its way
+ * to the loop at a time, which says "look again": what a guest, or a toolstack that makes one domain after the other,
+ * can fire as often as it likes does not fill our memory.
  */
 #define WORKER_LETTERS "mnagtro"
+#define WORKER_WORDS                                                                                                   \
+    {                                                                                                                  \
+        "introduce", "release"                                                                                         \
+    }
 
 /*
  * A letter with a folder for a token ("r/tool/p2mguard/migrate") is for a watch on that folder, whose nodes are named

@@ -63,6 +63,7 @@ struct agent {
     char domid[UNDO_DOMID];
     bool introduced; /* our own last answer was read */
     bool stopping, quitting;
+    bool lost;                      /* nothing is to be done any more, whatever happens */
     const char *why;                /* of a thaw */
     char refusal[P2MG_REFUSAL_MAX]; /* "" = none: the thaw is no refusal */
 };
@@ -154,7 +155,7 @@ static void action_begin(struct agent *agent)
     agent_settle(agent);
     int error = memory_hold_balloon(&agent->memory, &agent->undo);
     if (error)
-        agent_refuse(agent, "the balloon driver cannot be held: %s", strerror(-error));
+        agent_refuse(agent, "the balloon driver cannot be held: %s", memory_explain(error));
 }
 
 /* What is frozen stays so; it is only looked at again for the new SEQ. */
@@ -176,7 +177,7 @@ static void action_look_settling(struct agent *agent)
     int64_t now_ms = clock_now_ms();
 
     if (finding < 0)
-        agent_refuse(agent, "the balloon driver cannot be read: %s", strerror(-finding));
+        agent_refuse(agent, "the balloon driver cannot be read: %s", memory_explain(finding));
     else if (finding == MEMORY_STILL)
         agent_post(agent, AGENT_ON_STILL);
     else if (now_ms >= agent->limit_ms)
@@ -205,7 +206,7 @@ static void action_run_hooks(struct agent *agent)
     agent->hooked = true;
     int error = memory_hold_hotplug(&agent->memory, &agent->undo);
     if (error) {
-        agent_refuse(agent, "memory hotplug cannot be held: %s", strerror(-error));
+        agent_refuse(agent, "memory hotplug cannot be held: %s", memory_explain(error));
         return;
     }
     int count = hooks_freeze(agent->hooks, &agent->undo);
@@ -231,7 +232,7 @@ static void action_look(struct agent *agent)
     int finding = memory_look(&agent->memory, &agent->undo);
 
     if (finding < 0)
-        agent_refuse(agent, "the balloon driver cannot be read: %s", strerror(-finding));
+        agent_refuse(agent, "the balloon driver cannot be read: %s", memory_explain(finding));
     else if (finding == MEMORY_DISTURBED)
         agent_post(agent, AGENT_ON_DISTURBED);
 }
@@ -259,7 +260,7 @@ static void action_put_back(struct agent *agent)
         agent_answer(agent, P2MG_ANSWER_BUSY, agent->seq);
     int error = memory_put_back(&agent->memory, &agent->undo);
     if (error)
-        agent_refuse(agent, "the balloon driver cannot be held: %s", strerror(-error));
+        agent_refuse(agent, "the balloon driver cannot be held: %s", memory_explain(error));
 }
 
 static void action_adopt_put_back(struct agent *agent)
@@ -299,24 +300,37 @@ static void action_recover(struct agent *agent)
     agent_start_thaw(agent);
 }
 
-static void agent_release_memory(struct agent *agent)
+/*
+ * False when who makes the changes does not answer. The journal is left to whoever comes next, and may be able to: the
+ * unit has --thaw do it in everybody's mount namespace.
+ */
+static bool agent_release_memory(struct agent *agent)
 {
     bool here = !*agent->undo.domid || !*agent->domid || strcmp(agent->undo.domid, agent->domid) == 0;
+    int error = memory_release_hotplug(&agent->memory, &agent->undo);
 
-    memory_release_hotplug(&agent->memory, &agent->undo);
-    memory_release_balloon(&agent->memory, &agent->undo, here);
+    if (!error)
+        error = memory_release_balloon(&agent->memory, &agent->undo, here);
+    memory_let_go(&agent->memory);
+    if (!error)
+        return true;
+    log_error("the guest cannot be thawed from here; the journal stays, for --thaw");
+    agent->lost = true;
+    agent->settings.lost(agent->settings.context);
+    return false;
 }
 
 /* Hooks that hang do not keep the guest's memory from being free again. */
 static void action_release_memory(struct agent *agent)
 {
-    log_warning("hooks have not ended after %d ms; memory is free again, they go on", AGENT_HOOKS_FIRST_MS);
-    agent_release_memory(agent);
+    if (agent_release_memory(agent))
+        log_warning("hooks have not ended after %d ms; memory is free again, they go on", AGENT_HOOKS_FIRST_MS);
 }
 
 static void action_finish(struct agent *agent)
 {
-    agent_release_memory(agent);
+    if (!agent_release_memory(agent))
+        return;
     int error = undo_remove(agent->settings.run);
     if (error)
         log_error("removing the journal failed: %s", strerror(-error));
@@ -536,6 +550,8 @@ static void agent_step_to(struct agent *agent, enum agent_event event)
 
 static void agent_handle(struct agent *agent, enum agent_event event)
 {
+    if (agent->lost)
+        return;
     agent_step_to(agent, event);
     while (agent->has_posted)
         agent_step_to(agent, agent->posted);
@@ -676,7 +692,7 @@ static void agent_on_quiet(void *context)
     struct agent *agent = context;
 
     agent_quit_when_quiet(agent);
-    if (agent->step == AGENT_THAWED && !agent->quitting)
+    if (agent->step == AGENT_THAWED && !agent->quitting && !agent->lost)
         agent->settings.idle(agent->settings.context);
 }
 
@@ -726,9 +742,10 @@ static int agent_set_up(struct agent *agent, struct event_base *base)
                                    .limit_ms = settings->hook_limit_ms,
                                    .done = agent_on_hooks,
                                    .context = agent};
+    struct memory_settings memory = {.sysfs = settings->sysfs, .run = settings->run, .socket = settings->sysfs_socket};
     struct talk_callbacks talk = {.looked = agent_on_looked, .quiet = agent_on_quiet, .context = agent};
 
-    int error = memory_init(&agent->memory, settings->sysfs, settings->run);
+    int error = memory_init(&agent->memory, &memory);
     if (error) {
         log_error("%s cannot be used: %s", settings->sysfs, strerror(-error));
         return error;
@@ -750,7 +767,6 @@ int agent_new(struct agent **result, struct event_base *base, const struct agent
     if (!agent)
         return -ENOMEM;
     agent->settings = *settings;
-    agent->memory.target_fd = -1;
     agent->why = "";
     int error = agent_set_up(agent, base);
     if (error) {
@@ -768,6 +784,7 @@ void agent_free(struct agent *agent)
     /* What the worker's thread still has in hand must stay where it is. */
     if (!talk_free(agent->talk, AGENT_GRACE_MS))
         return;
+    memory_let_go(&agent->memory);
     hooks_free(agent->hooks);
     timer_free(agent->tick);
     timer_free(agent->farewell);

@@ -43,7 +43,8 @@ struct agent;
 
 struct agent_settings {
     const char *sysfs;
-    const char *run; /* where the journal is */
+    const char *run;          /* where the journal is */
+    const char *sysfs_socket; /* of agent-sysfs, which makes the changes in sysfs; NULL = the agent does */
     const char *hooks;
     int64_t hook_limit_ms;
     int64_t settle_limit_ms;
@@ -51,6 +52,8 @@ struct agent_settings {
     void (*idle)(void *context);
     /* After agent_stop(): all is put back, and dom0 was told, or could not be. */
     void (*over)(void *context);
+    /* The guest cannot be thawed from here. The program is to end at once; the journal says what is left to be done. */
+    void (*lost)(void *context);
     void *context;
 };
 

@@ -7,6 +7,7 @@
 #include <getopt.h>
 #include <limits.h>
 #include <link.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <event2/event.h>
@@ -32,15 +34,19 @@
 #define MAIN_LIMIT_SECONDS 10
 #define MAIN_LIMIT_MOST 3600
 #define MAIN_NICE (-20)
+#define MAIN_LOCK_PAUSE_MS 10
+#define MAIN_LOCK_ATTEMPTS 100
 
 enum { MAIN_SIGTERM, MAIN_SIGINT, MAIN_SIGNALS };
 
 struct main_options {
     const char *xenstore; /* NULL: as the environment says, else the device */
     const char *sysfs, *run, *hooks;
+    const char *sysfs_socket; /* NULL: changes in sysfs are made by this process */
     long hook_seconds, settle_seconds;
     int log_level;
     bool thaw;
+    bool everybodys_mounts;
 };
 
 struct program {
@@ -48,6 +54,7 @@ struct program {
     struct event_base *base;
     struct event *signals[MAIN_SIGNALS];
     struct agent *agent;
+    bool failed;
 };
 
 static void main_usage(FILE *to)
@@ -60,8 +67,10 @@ static void main_usage(FILE *to)
           "  --settle-timeout SECONDS  for the balloon driver to come to rest (10)\n"
           "  --run DIR                 lock and journal (" MAIN_RUN ")\n"
           "  --sysfs DIR               where sysfs is (/sys)\n"
+          "  --sysfs-socket PATH       have agent-sysfs make the changes there, which listens at PATH\n"
           "  --log-level LEVEL         " LOG_LEVEL_NAMES " (info)\n"
           "  --thaw                    undo what an agent that was killed has left, and exit\n"
+          "  --everybodys-mounts       enter the mount namespace of process 1 first\n"
           "  --version, --help\n",
           to);
 }
@@ -92,6 +101,9 @@ static void main_take_option(struct main_options *options, int name)
     case 's':
         options->sysfs = optarg;
         break;
+    case 'A':
+        options->sysfs_socket = optarg;
+        break;
     case 'r':
         options->run = optarg;
         break;
@@ -111,6 +123,9 @@ static void main_take_option(struct main_options *options, int name)
     case 'T':
         options->thaw = true;
         break;
+    case 'E':
+        options->everybodys_mounts = true;
+        break;
     case 'V':
         puts("p2mguard-agent " PACKAGE_VERSION);
         exit(0);
@@ -128,12 +143,14 @@ static void main_parse(int argc, char **argv, struct main_options *options)
 {
     static const struct option names[] = {{"xenstore", required_argument, NULL, 'x'},
                                           {"sysfs", required_argument, NULL, 's'},
+                                          {"sysfs-socket", required_argument, NULL, 'A'},
                                           {"run", required_argument, NULL, 'r'},
                                           {"hooks", required_argument, NULL, 'k'},
                                           {"hook-timeout", required_argument, NULL, 't'},
                                           {"settle-timeout", required_argument, NULL, 'S'},
                                           {"log-level", required_argument, NULL, 'l'},
                                           {"thaw", no_argument, NULL, 'T'},
+                                          {"everybodys-mounts", no_argument, NULL, 'E'},
                                           {"version", no_argument, NULL, 'V'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
@@ -156,8 +173,22 @@ static void main_parse(int argc, char **argv, struct main_options *options)
 
 /* ---- one instance ---- */
 
+/* What a killed agent was about to start has its lock until it is started; --thaw waits for that. */
+static int main_flock(int fd, bool patient)
+{
+    const struct timespec pause = {.tv_nsec = MAIN_LOCK_PAUSE_MS * 1000000L};
+    int attempts = patient ? MAIN_LOCK_ATTEMPTS : 1;
+
+    while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK || --attempts == 0)
+            return -errno;
+        nanosleep(&pause, NULL);
+    }
+    return 0;
+}
+
 /* Held until the process ends. */
-static int main_lock(const char *run)
+static int main_lock(const char *run, bool patient)
 {
     static char path[PATH_MAX];
 
@@ -170,9 +201,9 @@ static int main_lock(const char *run)
         return -errno;
     }
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+    int error = fd < 0 ? -errno : main_flock(fd, patient);
+    if (!error)
         return 0;
-    int error = -errno;
     if (error == -EWOULDBLOCK)
         log_error("another p2mguard-agent runs already (it holds %s)", path);
     else
@@ -197,6 +228,14 @@ static void main_on_over(void *context)
     struct program *program = context;
 
     event_base_loopexit(program->base, NULL);
+}
+
+static void main_on_lost(void *context)
+{
+    struct program *program = context;
+
+    program->failed = true;
+    event_base_loopbreak(program->base);
 }
 
 /*
@@ -237,11 +276,13 @@ static int main_set_up(struct program *program)
     const struct main_options *options = &program->options;
     struct agent_settings settings = {.sysfs = options->sysfs,
                                       .run = options->run,
+                                      .sysfs_socket = options->sysfs_socket,
                                       .hooks = options->hooks,
                                       .hook_limit_ms = options->hook_seconds * 1000,
                                       .settle_limit_ms = options->settle_seconds * 1000,
                                       .idle = main_on_idle,
                                       .over = main_on_over,
+                                      .lost = main_on_lost,
                                       .context = program};
 
     program->base = event_base_new();
@@ -283,6 +324,23 @@ static void main_go_first(void)
         log_debug("the priority stays as it is: %s", strerror(errno));
 }
 
+/*
+ * Where mounts are everybody's. systemd gives whatever a unit runs a namespace of its own when the unit has one, what
+ * is run with full privileges ("+") included. Before there is a second thread.
+ */
+static int main_enter_namespace(void)
+{
+    static const char path[] = "/proc/1/ns/mnt";
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int error = fd < 0 || setns(fd, CLONE_NEWNS) < 0 ? -errno : 0;
+
+    if (fd >= 0)
+        close(fd);
+    if (error)
+        log_error("%s cannot be entered: %s", path, strerror(-error));
+    return error;
+}
+
 static int main_prepare(const struct main_options *options)
 {
     const char *path = options->xenstore ? options->xenstore : MAIN_DEVICE;
@@ -292,7 +350,7 @@ static int main_prepare(const struct main_options *options)
         return -errno;
     if (signal(SIGPIPE, SIG_IGN) == SIG_ERR || signal(SIGHUP, SIG_IGN) == SIG_ERR)
         return -errno;
-    return main_lock(options->run);
+    return main_lock(options->run, options->thaw);
 }
 
 int main(int argc, char **argv)
@@ -303,6 +361,8 @@ int main(int argc, char **argv)
     log_open();
     log_set_level(program.options.log_level);
     main_go_first();
+    if (program.options.everybodys_mounts && main_enter_namespace())
+        return 1;
     if (main_prepare(&program.options))
         return 1;
     if (program.options.thaw && main_nothing_left(&program.options))
@@ -314,5 +374,5 @@ int main(int argc, char **argv)
         error = event_base_dispatch(program.base);
     }
     main_tear_down(&program);
-    return error ? 1 : 0;
+    return error || program.failed ? 1 : 0;
 }

@@ -3,26 +3,32 @@
  * The guest's memory as sysfs shows it: the balloon driver's target, and the switch for memory that is hot-plugged.
  *
  * Holding writes down in the journal what it is about to change, then changes it; releasing puts back what a journal
- * says, whether this process wrote it or one that was killed. A read-only mount of a folder onto itself keeps everybody
- * else from writing there meanwhile, and tells them so (EROFS). Loop thread only; nothing here blocks.
+ * says, whether this process wrote it or one that was killed. The changes themselves are made here (sysfs.h), or by
+ * somebody who is asked for each of them (ask.h). Loop thread only; nothing here blocks but for asking.
  */
 #ifndef P2MGUARD_CLIENT_AGENT_MEMORY_H
 #define P2MGUARD_CLIENT_AGENT_MEMORY_H
 
-#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "client/agent/ask.h"
+#include "client/agent/sysfs.h"
 #include "client/agent/undo.h"
 
+struct memory_settings {
+    const char *sysfs;
+    const char *run;    /* where the journal is */
+    const char *socket; /* of agent-sysfs, which makes the changes; NULL = they are made here */
+};
+
 struct memory {
-    char balloon[PATH_MAX]; /* the folder */
-    char hotplug[PATH_MAX]; /* likewise */
-    const char *run;        /* where the journal is */
-    int target_fd;          /* target_kb, opened before it was covered; -1 */
-    unsigned calm;          /* looks in a row at which all was as it should be */
-    uint64_t last_kb;       /* current_kb at the last look */
+    struct sysfs sysfs;
+    struct ask ask;
+    const char *run;
+    unsigned calm;    /* looks in a row at which all was as it should be */
+    uint64_t last_kb; /* current_kb at the last look */
 };
 
 enum memory_finding {
@@ -31,13 +37,17 @@ enum memory_finding {
     MEMORY_DISTURBED, /* somebody has written another target */
 };
 
-/* -errno when `sysfs` is no folder. */
-int memory_init(struct memory *memory, const char *sysfs, const char *run);
+/* -errno when `sysfs` is no folder. The strings stay the caller's. */
+int memory_init(struct memory *memory, const struct memory_settings *settings);
 
 bool memory_has_balloon(const struct memory *memory);
 bool memory_has_hotplug(const struct memory *memory);
 
-/* Makes the present size the target, and covers the folder. 0 as well when there is no balloon driver. */
+/*
+ * Makes the present size the target, and covers the folder. 0 as well when there is no balloon driver. Like all that
+ * changes something ASK_NOBODY when who makes the changes does not answer; nothing was changed if `undo` does not say
+ * so.
+ */
 int memory_hold_balloon(struct memory *memory, struct undo *undo);
 
 /* Keeps memory from being onlined, and covers the folder. Once for each freeze; 0 when there is no hotplug. */
@@ -58,10 +68,20 @@ int memory_put_back(struct memory *memory, struct undo *undo);
 /* The size as it was last seen, for texts. */
 uint64_t memory_size_kb(const struct memory *memory);
 
-/* Undo what `undo` says, and strike it out there. What fails is logged. */
-void memory_release_hotplug(struct memory *memory, struct undo *undo);
+/* What went wrong, for texts. */
+const char *memory_explain(int error);
+
+/*
+ * Undo what `undo` says, and strike it out there. What fails is logged. ASK_NOBODY when who makes the changes does not
+ * answer: `undo` and the journal still say all that is to be done then.
+ */
+int memory_release_hotplug(struct memory *memory, struct undo *undo);
 
 /* `here`: on the domain that was frozen. Elsewhere the kernel has read its target anew, and that one stays. */
-void memory_release_balloon(struct memory *memory, struct undo *undo, bool here);
+int memory_release_balloon(struct memory *memory, struct undo *undo, bool here);
+
+/* Who makes the changes is not needed until the next freeze, and takes away what is covered still. Any number of times.
+ */
+void memory_let_go(struct memory *memory);
 
 #endif

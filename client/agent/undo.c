@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "client/agent/number.h"
 #include "daemon/log.h"
 
 #define UNDO_FORMAT "p2mguard-agent-undo 1"
@@ -69,22 +70,6 @@ int undo_encode(const struct undo *undo, char *text, size_t size)
     return to.full ? -EMSGSIZE : (int)to.used;
 }
 
-static int undo_number(const char *digits, uint64_t most, uint64_t *number)
-{
-    uint64_t value = 0;
-
-    if (!*digits)
-        return -EINVAL;
-    for (; *digits; digits++) {
-        uint64_t digit = (uint64_t)(*digits - '0');
-        if (*digits < '0' || *digits > '9' || value > (most - digit) / 10)
-            return -EINVAL;
-        value = value * 10 + digit;
-    }
-    *number = value;
-    return 0;
-}
-
 static int undo_word(const char *word, char *to, size_t size)
 {
     if (!*word || strlen(word) >= size || strpbrk(word, " \t\r"))
@@ -123,15 +108,15 @@ static int undo_take(struct undo *undo, const char *key, const char *value)
         return undo_word(value, undo->domid, sizeof(undo->domid));
     if (strcmp(key, "target") == 0) {
         undo->balloon = true;
-        return undo_number(value, UINT64_MAX, &undo->target_kb);
+        return number_parse(value, UINT64_MAX, &undo->target_kb);
     }
     if (strcmp(key, "wrote") == 0)
-        return undo_number(value, UINT64_MAX, &undo->wrote_kb);
+        return number_parse(value, UINT64_MAX, &undo->wrote_kb);
     if (strcmp(key, "before") == 0)
-        return undo_number(value, UINT64_MAX, &undo->before_kb);
+        return number_parse(value, UINT64_MAX, &undo->before_kb);
     if (strcmp(key, "wanted") == 0) {
         undo->has_wanted = true;
-        return undo_number(value, UINT64_MAX, &undo->wanted_kb);
+        return number_parse(value, UINT64_MAX, &undo->wanted_kb);
     }
     if (strcmp(key, "online") == 0) {
         undo->hotplug = true;
@@ -142,7 +127,7 @@ static int undo_take(struct undo *undo, const char *key, const char *value)
     if (strcmp(key, "hook") == 0)
         return undo_take_hook(undo, value);
     if (strcmp(key, "seq") == 0) {
-        error = undo_number(value, UINT32_MAX, &seq);
+        error = number_parse(value, UINT32_MAX, &seq);
         if (!error)
             undo->seq = (uint32_t)seq;
         return error;

@@ -70,9 +70,10 @@ static const struct rpc_param all_params[] = {
     {"s", RPC_STRING, false}, {"i", RPC_INTEGER, false},           {"b", RPC_BOOLEAN, false},
     {"o", RPC_OBJECT, true},  {"e", RPC_STRING_OR_INTEGER, false}, {NULL, RPC_STRING, false}};
 static const struct rpc_param any_params[] = {{"o", RPC_OBJECT, false}, {NULL, RPC_STRING, false}};
-static const struct rpc_method methods[] = {{"e", false, all_params, run_echo}, {"f", false, any_params, run_fail},
-                                            {"l", false, NULL, run_later},      {"x", false, NULL, run_large},
-                                            {"c", true, NULL, run_later},       {NULL, false, NULL, NULL}};
+static const struct rpc_method methods[] = {
+    {"e", RPC_READ, all_params, run_echo, NULL, NULL}, {"f", RPC_READ, any_params, run_fail, NULL, NULL},
+    {"l", RPC_READ, NULL, run_later, NULL, NULL},      {"x", RPC_READ, NULL, run_large, NULL, NULL},
+    {"c", RPC_CHANGE, NULL, run_later, NULL, NULL},    {NULL, RPC_READ, NULL, NULL, NULL, NULL}};
 
 /* The first byte says whether calls that wait are answered while the channel is there, or after. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

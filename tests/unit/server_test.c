@@ -94,6 +94,19 @@ static void run_sized(struct rpc_call *call, const json_t *params, void *context
     free(text);
 }
 
+/* For longer than connections get in a turn of the loop. */
+static void run_slow(struct rpc_call *call, const json_t *params, void *context)
+{
+    struct timespec start;
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    do
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    while ((now.tv_sec - start.tv_sec) * 1000000000 + now.tv_nsec - start.tv_nsec < 12 * 1000 * 1000);
+    run_tell(call, params, context);
+}
+
 /* Subscribes, and has something happen before the reply: the reply is to come first all the same. */
 static void run_subscribe(struct rpc_call *call, const json_t *params, void *context)
 {
@@ -107,12 +120,14 @@ static void run_subscribe(struct rpc_call *call, const json_t *params, void *con
 
 static const struct rpc_param sized_params[] = {{"size", RPC_INTEGER, true}, {NULL, RPC_STRING, false}};
 static const struct rpc_param subscribe_params[] = {{"from", RPC_INTEGER, true}, {NULL, RPC_STRING, false}};
-static const struct rpc_method methods[] = {{"tell", false, NULL, run_tell},
-                                            {"peer", false, NULL, run_peer},
-                                            {"later", false, NULL, run_later},
-                                            {"sized", false, sized_params, run_sized},
-                                            {"subscribe", false, subscribe_params, run_subscribe},
-                                            {NULL, false, NULL, NULL}};
+static const struct rpc_method methods[] = {{"tell", RPC_READ, NULL, run_tell, NULL, NULL},
+                                            {"peer", RPC_READ, NULL, run_peer, NULL, NULL},
+                                            {"later", RPC_READ, NULL, run_later, NULL, NULL},
+                                            {"sized", RPC_READ, sized_params, run_sized, NULL, NULL},
+                                            {"change", RPC_CHANGE, sized_params, run_sized, NULL, NULL},
+                                            {"slow", RPC_READ, NULL, run_slow, NULL, NULL},
+                                            {"subscribe", RPC_READ, subscribe_params, run_subscribe, NULL, NULL},
+                                            {NULL, RPC_READ, NULL, NULL, NULL, NULL}};
 
 static void note_close(uint64_t connection, void *context)
 {
@@ -311,12 +326,24 @@ static int open_fixture(void **state)
                                                .group = (gid_t)-1,
                                                .mode = 0660,
                                                .max_connections = 8,
+                                               .max_descriptors = 2000,
                                                .methods = methods,
                                                .method_context = fixture,
                                                .events = fixture->events,
                                                .on_close = note_close};
     *state = fixture;
     return 0;
+}
+
+static int open_wide_server(void **state)
+{
+    struct fixture *fixture;
+
+    if (open_fixture(state) < 0)
+        return -1;
+    fixture = *state;
+    fixture->options.max_connections = 1000;
+    return server_new(&fixture->server, fixture->base, &fixture->options);
 }
 
 static int open_server(void **state)
@@ -565,13 +592,30 @@ static void requests_of_a_client_that_left_are_obeyed(void **state)
     struct fixture *fixture = *state;
     struct client client;
 
+    server_set_group(fixture->server, getegid());
+    client_open(&client, fixture);
+    for (int i = 0; i < 500; i++)
+        client_send_request(&client, "change", "{\"size\":500}", i);
+    WAIT_FOR(fixture->base, client_unsent(&client) == 0);
+    client_close(&client);
+    WAIT_FOR(fixture->base, fixture->closed == 1);
+    assert_int_equal(fixture->told, 500);
+    assert_int_equal(server_connections(fixture->server), 0);
+}
+
+/* They may be many, and what they ask for much: as soon as writing fails it is known that nobody wants to know. */
+static void questions_of_a_client_that_left_are_not_answered(void **state)
+{
+    struct fixture *fixture = *state;
+    struct client client;
+
     client_open(&client, fixture);
     for (int i = 0; i < 500; i++)
         client_send_request(&client, "sized", "{\"size\":500}", i);
     WAIT_FOR(fixture->base, client_unsent(&client) == 0);
     client_close(&client);
     WAIT_FOR(fixture->base, fixture->closed == 1);
-    assert_int_equal(fixture->told, 500);
+    assert_in_range(fixture->told, 1, 100);
     assert_int_equal(server_connections(fixture->server), 0);
 }
 
@@ -723,6 +767,75 @@ static void one_slow_client_does_not_hold_up_another(void **state)
     client_close(&slow);
 }
 
+/* However much a client has sent at once, and however cheap that was for it. */
+static void client_with_many_requests_does_not_hold_up_another(void **state)
+{
+    struct fixture *fixture = *state;
+    struct client busy;
+    struct client modest;
+
+    client_open(&busy, fixture);
+    for (int i = 0; i < 1000; i++)
+        client_send_request(&busy, "tell", "{}", i);
+    WAIT_FOR(fixture->base, client_unsent(&busy) == 0);
+    client_open(&modest, fixture);
+    fixture->told = 0;
+    client_send_request(&modest, "peer", "{}", 1);
+    assert_int_equal(client_read_id(&modest), 1);
+    assert_true(fixture->told < 100);
+    for (int i = 0; i < 1000; i++)
+        assert_int_equal(client_read_id(&busy), i);
+    client_close(&modest);
+    client_close(&busy);
+}
+
+/* Many who ask for much wait for those who ask for little, and are served all the same. */
+static void modest_clients_come_before_greedy_ones(void **state)
+{
+    struct fixture *fixture = *state;
+    struct client busy[7];
+    struct client modest;
+
+    client_open(&modest, fixture);
+    client_send_request(&modest, "tell", "{}", 0);
+    assert_int_equal(client_read_id(&modest), 0);
+    for (int i = 0; i < 7; i++) {
+        client_open(&busy[i], fixture);
+        for (int j = 0; j < 20; j++)
+            client_send_request(&busy[i], "slow", "{}", j);
+    }
+    for (int i = 0; i < 7; i++)
+        assert_int_equal(client_read_id(&busy[i]), 0);
+    for (int i = 1; i < 4; i++) {
+        fixture->told = 0;
+        client_send_request(&modest, "tell", "{}", i);
+        assert_int_equal(client_read_id(&modest), i);
+        assert_in_range(fixture->told, 1, 8); /* itself, and one in each turn that its request and the reply take */
+    }
+    for (int i = 0; i < 7; i++) {
+        for (int j = 1; j < 20; j++)
+            assert_int_equal(client_read_id(&busy[i]), j);
+        client_close(&busy[i]);
+    }
+    client_close(&modest);
+}
+
+/* Those who connect all the time leave the loop time for others. */
+static void newcomers_are_let_in_by_and_by(void **state)
+{
+    struct fixture *fixture = *state;
+    int fds[100];
+
+    for (int i = 0; i < 100; i++)
+        assert_true((fds[i] = connect_to(fixture->path)) >= 0);
+    event_base_loop(fixture->base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
+    assert_in_range(server_connections(fixture->server), 1, 99);
+    WAIT_FOR(fixture->base, server_connections(fixture->server) == 100);
+    for (int i = 0; i < 100; i++)
+        close(fds[i]);
+    WAIT_FOR(fixture->base, server_connections(fixture->server) == 0);
+}
+
 /* ---- Events ---- */
 
 static void reply_comes_before_the_first_event(void **state)
@@ -741,6 +854,30 @@ static void reply_comes_before_the_first_event(void **state)
     client_close(&client);
     WAIT_FOR(fixture->base, fixture->closed == 1);
     events_emit(fixture->events, "nobody listens", json_object());
+}
+
+/* Lines that are taken in before the loop turns take no event away. */
+static void subscription_amid_requests(void **state)
+{
+    struct fixture *fixture = *state;
+    struct client client;
+
+    events_emit(fixture->events, "old", json_object());
+    client_open(&client, fixture);
+    client_send_request(&client, "subscribe", "{\"from\":1}", 0);
+    for (int i = 1; i < 20; i++)
+        client_send_request(&client, "slow", "{}", i);
+    assert_int_equal(client_read_id(&client), 0);
+    for (int seq = 0, id = 0; seq < 2 || id < 19;) {
+        json_t *message = client_read(&client);
+
+        if (json_object_get(message, "id") != NULL)
+            assert_int_equal(json_integer_value(json_object_get(message, "id")), ++id);
+        else
+            assert_int_equal(json_integer_value(json_object_get(json_object_get(message, "params"), "seq")), ++seq);
+        json_decref(message);
+    }
+    client_close(&client);
 }
 
 static void second_subscription_replaces_the_first(void **state)
@@ -821,6 +958,31 @@ static void slow_listener_loses_events_and_is_told(void **state)
     }
     assert_int_equal(lost, 1);
     client_close(&client);
+}
+
+/* Who has a history to read takes turns with others, and misses nothing. */
+static void clients_that_catch_up_get_all_beside_a_busy_one(void **state)
+{
+    struct fixture *fixture = *state;
+    struct client busy;
+    struct client late[7];
+
+    for (int i = 0; i < 50; i++)
+        emit_sized(fixture, 10000);
+    client_open(&busy, fixture);
+    for (int i = 0; i < 20; i++)
+        client_send_request(&busy, "slow", "{}", i);
+    for (int i = 0; i < 7; i++) {
+        client_open(&late[i], fixture);
+        client_send_request(&late[i], "subscribe", "{\"from\":1}", 1);
+    }
+    for (int i = 0; i < 7; i++) {
+        assert_int_equal(client_read_id(&late[i]), 1);
+        for (json_int_t seq = 1; seq <= 50 + 7; seq++)
+            assert_int_equal(client_read_event(&late[i], seq <= 50 ? "sized" : "subscribed"), seq);
+        client_close(&late[i]);
+    }
+    client_close(&busy);
 }
 
 /* ---- Who is there ---- */
@@ -979,6 +1141,26 @@ static void one_too_many_is_told_and_closed(void **state)
     assert_int_equal(fixture->closed, 9);
 }
 
+/* The second one is for a peer that does not read; once it has read everything there is room for another peer. */
+static void second_descriptor_is_given_back(void **state)
+{
+    struct fixture *fixture = *state;
+    struct client clients[2];
+
+    fixture->options.max_descriptors = 2;
+    assert_int_equal(server_new(&fixture->server, fixture->base, &fixture->options), 0);
+    client_open(&clients[0], fixture);
+    client_send_request(&clients[0], "sized", "{\"size\":4000000}", 1);
+    client_send_request(&clients[0], "tell", "{}", 2);
+    assert_int_equal(client_read_id(&clients[0]), 1);
+    assert_int_equal(client_read_id(&clients[0]), 2);
+    client_open(&clients[1], fixture);
+    client_send_request(&clients[1], "tell", "{}", 3);
+    assert_int_equal(client_read_id(&clients[1]), 3);
+    for (int i = 0; i < 2; i++)
+        client_close(&clients[i]);
+}
+
 /* Without descriptors the listener rests rather than spins, and those who wait are let in afterwards. */
 static void lack_of_descriptors_passes(void **state)
 {
@@ -989,6 +1171,8 @@ static void lack_of_descriptors_passes(void **state)
     struct timespec start;
     struct timespec end;
 
+    if (getenv("P2MGUARD_VALGRIND"))
+        skip(); /* it keeps to the limit itself: accepts, and closes the connection again */
     client_open(&client, fixture);
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
     none = before;
@@ -1158,6 +1342,7 @@ int main(void)
         CASE(half_closed_client_without_requests_is_closed),
         CASE(half_closed_client_may_end_with_notifications),
         CASE(requests_of_a_client_that_left_are_obeyed),
+        CASE(questions_of_a_client_that_left_are_not_answered),
         CASE(client_that_leaves_during_a_call_is_noticed),
         CASE(half_closed_client_that_leaves_is_noticed),
         CASE(client_that_does_not_read_is_not_read_from),
@@ -1166,14 +1351,20 @@ int main(void)
         CASE(client_with_many_calls_is_not_read_from),
         CASE(client_with_many_calls_that_leaves_is_noticed),
         CASE(one_slow_client_does_not_hold_up_another),
+        CASE(client_with_many_requests_does_not_hold_up_another),
+        CASE(modest_clients_come_before_greedy_ones),
+        cmocka_unit_test_setup_teardown(newcomers_are_let_in_by_and_by, open_wide_server, close_fixture),
         CASE(reply_comes_before_the_first_event),
+        CASE(subscription_amid_requests),
         CASE(second_subscription_replaces_the_first),
         CASE(subscription_needs_a_connection),
         CASE(slow_listener_loses_events_and_is_told),
+        CASE(clients_that_catch_up_get_all_beside_a_busy_one),
         CASE(peer_is_who_it_is),
         FREE_CASE(group_may_change_things),
         FREE_CASE(mode_and_group_keep_others_out),
         CASE(one_too_many_is_told_and_closed),
+        FREE_CASE(second_descriptor_is_given_back),
         CASE(lack_of_descriptors_passes),
         FREE_CASE(stale_socket_is_replaced),
         CASE(socket_in_use_is_left_alone),
