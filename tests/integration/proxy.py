@@ -7,24 +7,42 @@ import threading
 
 # xs_wire.h: a message's head, and the types that matter here.
 HEAD = struct.Struct('<IIII')
-TRANSACTION_END, WRITE, RM, SET_PERMS = 7, 11, 13, 14
+DIRECTORY, READ, TRANSACTION_END, WRITE, RM, SET_PERMS, ERROR = 1, 2, 7, 11, 13, 14, 16
 
 
 class Proxy:
     def __init__(self, path, to):
         self.path, self.to = path, to
+        self.lock = threading.Lock()  # over these two
         self.sockets = []
         self.listener = None
         self.commits_left, self.made = None, True
         self.lost = threading.Event()
         self.before_change = lambda path: None  # called before a change of a node is passed on
+        self.before_read = lambda path: None  # and before a reading in no transaction
+        self.write_to_lose = None  # the connection is lost with the next write of such a path in no transaction
+        self.before_commit = lambda: None
+        self.refuse = lambda kind, path: None  # the name of an error: the request is answered with it, and not passed on
         self.open()
 
     def open(self):
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(self.path)
-        self.listener.listen(8)
-        threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(self.path)
+        listener.listen(8)
+        with self.lock:
+            self.listener = listener
+        threading.Thread(target=self.accept, args=(listener,), daemon=True).start()
+
+    def connect(self, listener, one):
+        """To xenstored; None when it was cut after the daemon had connected, and before anybody looked."""
+        with self.lock:
+            if listener is not self.listener:
+                one.close()
+                return None
+            other = socket.socket(socket.AF_UNIX)
+            other.connect(self.to)
+            self.sockets += [one, other]
+            return other
 
     def accept(self, listener):
         while True:
@@ -32,28 +50,31 @@ class Proxy:
                 one, _ = listener.accept()
             except OSError:
                 return
-            other = socket.socket(socket.AF_UNIX)
-            other.connect(self.to)
-            self.sockets += [one, other]
+            other = self.connect(listener, one)
+            if not other:
+                return
             swallow = []  # the request whose answer is not passed on
-            threading.Thread(target=self.pump, args=(one, other, self.is_to_be_lost, swallow), daemon=True).start()
-            threading.Thread(target=self.pump, args=(other, one, self.is_lost, swallow), daemon=True).start()
+            threading.Thread(target=self.pump, args=(one, other, self.is_to_be_lost, self.is_refused, swallow),
+                             daemon=True).start()
+            threading.Thread(target=self.pump, args=(other, one, self.is_lost, lambda *_: False, swallow),
+                             daemon=True).start()
 
     @staticmethod
     def message(end):
         head = end.recv(HEAD.size, socket.MSG_WAITALL)
         if len(head) < HEAD.size:
-            return None, None, b'', b''
-        kind, number, _, length = HEAD.unpack(head)
-        return kind, number, head, end.recv(length, socket.MSG_WAITALL) if length else b''
+            return None, None, None, b'', b''
+        kind, number, txn, length = HEAD.unpack(head)
+        return kind, number, txn, head, end.recv(length, socket.MSG_WAITALL) if length else b''
 
-    def pump(self, a, b, loses, swallow):
+    def pump(self, a, b, loses, refuses, swallow):
         try:
             while True:
-                kind, number, head, body = self.message(a)
-                if kind is None or loses(kind, number, body, swallow):
+                kind, number, txn, head, body = self.message(a)
+                if kind is None or loses(kind, number, txn, body, swallow):
                     break
-                b.sendall(head + body)
+                if not refuses(a, head, body):
+                    b.sendall(head + body)
         except OSError:
             pass
         for end in (a, b):
@@ -67,7 +88,8 @@ class Proxy:
         self.lost.clear()
         self.commits_left, self.made = number, made
 
-    def is_to_be_lost(self, kind, number, body, swallow):
+    def is_to_be_lost(self, kind, number, txn, body, swallow):
+        path = body.split(b'\0', 1)[0].decode()
         if kind == TRANSACTION_END and body.startswith(b'T') and self.commits_left:
             self.commits_left -= 1
             if not self.commits_left and self.made:
@@ -75,23 +97,43 @@ class Proxy:
             elif not self.commits_left:
                 self.lost.set()
                 return True
+        if kind == WRITE and not txn and self.write_to_lose and path.endswith(self.write_to_lose):
+            self.write_to_lose = None
+            self.lost.set()
+            return True
+        if kind == TRANSACTION_END and body.startswith(b'T'):
+            self.before_commit()
         if kind in (WRITE, RM, SET_PERMS):
-            self.before_change(body.split(b'\0', 1)[0].decode())
+            self.before_change(path)
+        elif kind == READ and not txn:
+            self.before_read(path)
         return False
 
-    def is_lost(self, kind, number, _body, swallow):
+    def is_refused(self, end, head, body):
+        """The library has one request under way at a time, so that no answer can overtake this one."""
+        kind, number, txn, _ = HEAD.unpack(head)
+        error = self.refuse(kind, body.split(b'\0', 1)[0].decode())
+        if error:
+            text = error.encode() + b'\0'
+            end.sendall(HEAD.pack(ERROR, number, txn, len(text)) + text)
+        return bool(error)
+
+    def is_lost(self, kind, number, _txn, _body, swallow):
         if kind != TRANSACTION_END or number not in swallow:
             return False
         self.lost.set()
         return True
 
     def cut(self):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        os.unlink(self.path)
-        for end in self.sockets:
+        with self.lock:
+            listener, self.listener = self.listener, None
+            sockets, self.sockets = self.sockets, []
+        if listener:
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+            os.unlink(self.path)
+        for end in sockets:
             try:
                 end.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
-        self.sockets = []

@@ -5,8 +5,10 @@ Environment, besides fixture.py's: P2MGUARD_AGENT is another build's agent, a st
 """
 import os
 import random
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -19,6 +21,7 @@ AGENT = os.environ.get('P2MGUARD_AGENT', BUILD + '/p2mguard-agent')
 if not os.path.exists(AGENT):
     raise unittest.SkipTest('this build has no agent')
 
+AGENT_SYSFS = os.path.join(os.path.dirname(AGENT), 'agent-sysfs')
 DOMID = 7
 BALLOON = 'devices/system/xen_memory/xen_memory0'
 HOTPLUG = 'devices/system/memory'
@@ -822,6 +825,421 @@ class TestMounts(AgentTest):
         with open(f'/proc/{keeper.pid}/mountinfo', encoding='utf-8') as file:
             self.assertEqual([line for line in file if guest.folder in line], [])
         guest.expect_restored()
+
+
+class Everybody:
+    """The mount namespace that all but the agent are in: with agent-sysfs in it, which is started as by a socket unit."""
+
+    def __init__(self, guest):
+        self.guest, self.path = guest, guest.folder + '/sysfs.socket'
+        self.keeper = subprocess.Popen(['unshare', '-m', 'sh', '-c', 'echo; exec sleep 1000'], stdout=subprocess.PIPE)
+        self.keeper.stdout.readline()
+        self.enter = ['nsenter', f'--mount=/proc/{self.keeper.pid}/ns/mnt']
+        self.program, self.starts = None, 0
+        self.may_start, self.over = True, threading.Event()
+        self.sees_everybody = True
+        self.listen()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def listen(self):
+        self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listening.bind(self.path)
+        self.listening.listen(16)
+
+    def close(self):
+        """As when the socket unit was stopped."""
+        self.may_start = False
+        self.kill()
+        self.listening.close()
+        os.unlink(self.path)
+
+    def run(self):
+        while not self.over.wait(0.002):
+            if self.program and self.program.poll() is None or not self.may_start:
+                continue
+            if self.listening.fileno() >= 0 and select.select([self.listening], [], [], 0.05)[0] and self.may_start:
+                self.begin()
+
+    def begin(self):
+        command = self.enter + ['sh', '-c', 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"', 'sh', AGENT_SYSFS, '--sysfs',
+                                self.guest.sysfs, '--everybody', str(self.keeper.pid if self.sees_everybody else os.getpid())]
+        number = self.listening.fileno()
+        with open(self.guest.log_path, 'ab') as log:
+            self.program = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(3,),
+                                            preexec_fn=lambda: os.dup2(number, 3))
+        self.starts += 1
+
+    def kill(self):
+        if self.program and self.program.poll() is None:
+            self.program.kill()
+            self.program.wait()
+
+    def signal(self, number):
+        """It may have answered before we know that it was started."""
+        wait_until(lambda: self.program, 5, 'agent-sysfs').send_signal(number)
+
+    def mounts(self, pid=None):
+        with open(f'/proc/{pid or self.keeper.pid}/mountinfo', encoding='utf-8') as file:
+            return [line for line in file if self.guest.folder in line]
+
+    def write(self, path):
+        """What is said about it."""
+        return subprocess.run(self.enter + ['sh', '-c', f'echo 5 >{path}'], stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, text=True, check=False).stderr
+
+    def connect(self):
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection.settimeout(5)
+        connection.connect(self.path)
+        return connection
+
+    def stop(self):
+        self.over.set()
+        self.thread.join()
+        self.kill()
+        self.listening.close()
+        self.keeper.kill()
+        self.keeper.wait()
+        self.keeper.stdout.close()
+
+
+class Middle(threading.Thread):
+    """Stands between agent and agent-sysfs, which it kills when a certain request was done and not yet answered."""
+
+    def __init__(self, everybody):
+        super().__init__(daemon=True)
+        self.everybody, self.path = everybody, everybody.path + '.middle'
+        self.fatal, self.seen = '', []
+        self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listening.bind(self.path)
+        self.listening.listen(16)
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                agent, _ = self.listening.accept()
+            except OSError:
+                return
+            with agent, self.everybody.connect() as other:
+                self.serve(agent, other)
+
+    def serve(self, agent, other):
+        while True:
+            request = agent.recv(64)
+            if not request:
+                return
+            other.send(request)
+            answer = other.recv(64)
+            self.seen.append(request.decode())
+            if self.fatal and request.decode().startswith(self.fatal):
+                self.fatal = ''
+                self.everybody.kill()
+                return
+            agent.send(answer)
+
+    def stop(self):
+        self.listening.shutdown(socket.SHUT_RDWR)
+        self.listening.close()
+        self.join(5)
+
+
+class Apart(AgentTest):
+    """The agent in a mount namespace of its own, where it changes nothing."""
+
+    def setUp(self):
+        if NO_MOUNTS:
+            self.skipTest(NO_MOUNTS)
+        super().setUp()
+        self.everybody = Everybody(self.guest)
+        self.addCleanup(self.everybody.stop)
+        self.addCleanup(lambda: self.guest.agent and self.guest.agent.poll() is None and self.guest.kill())
+
+    def start(self, path=None, wait=True):
+        self.guest.start('--sysfs-socket', path or self.everybody.path, wait=wait)
+
+    def thaw_by_hand(self):
+        """As the unit's ExecStopPost: it asks nobody, and is where everybody is."""
+        self.assertEqual(self.guest.thaw_by_hand(self.everybody.enter), 0, self.guest.log()[-3000:])
+
+    def expect_free(self, target=262144):
+        self.guest.expect_restored(target=target)
+        self.assertEqual(self.everybody.mounts(), [])
+
+
+class TestAsking(Apart):
+    def setUp(self):
+        super().setUp()
+        self.start()
+
+    def test_everybody_sees_it(self):
+        guest = self.guest
+        for seq in (1, 2):
+            guest.freeze(seq)
+            self.assertEqual(len(self.everybody.mounts()), 2)
+            self.assertEqual(self.everybody.mounts(guest.agent.pid), [])
+            for path in (f'{BALLOON}/target_kb', f'{HOTPLUG}/auto_online_blocks'):
+                self.assertIn('Read-only file system', self.everybody.write(f'{guest.sysfs}/{path}'))
+            guest.ask(f'thaw {seq}')
+            guest.expect(f'thawed {seq}')
+            self.expect_free()
+        self.assertEqual(self.everybody.starts, 1)
+        self.assertNotIn('the agent has gone', guest.log())
+
+    def test_other_target_is_put_back(self):
+        guest = self.guest
+        guest.freeze()
+        guest.put('target_kb', 300000)  # from where it is not covered
+        guest.expect('busy 1', 1)
+        guest.expect('frozen 1')
+        self.assertEqual(guest.get('target_kb'), guest.get('info/current_kb'))
+        guest.ask('thaw 1')
+        guest.expect('thawed 1')
+        self.expect_free(300000)
+
+    def test_killed_while_frozen(self):
+        self.guest.freeze()
+        self.everybody.kill()
+        time.sleep(0.3)
+        self.assertEqual(len(self.everybody.mounts()), 2)
+        self.assertEqual(self.guest.answer(), 'frozen 1')
+        self.guest.ask('thaw 1')
+        self.guest.expect('thawed 1')
+        self.expect_free()
+        self.assertEqual(self.everybody.starts, 2)
+
+    def test_killed_and_then_a_target_is_to_be_put_back(self):
+        """The next one is kept out by the cover like everybody else: that ends the freeze."""
+        self.guest.freeze()
+        self.everybody.kill()
+        self.guest.put('target_kb', 300000)
+        self.guest.expect('refused 1 the balloon driver cannot be held: Read-only file system')
+        self.expect_free(300000)
+
+    def test_nobody_listens(self):
+        guest = self.guest
+        self.everybody.close()
+        for seq in (1, 2):
+            guest.ask(f'freeze {seq} 60')
+            guest.expect(f'refused {seq} the balloon driver cannot be held: agent-sysfs does not answer')
+            self.assertEqual(self.everybody.mounts(guest.agent.pid), [])
+            self.expect_free()
+        self.everybody.listen()
+        self.everybody.may_start = True
+        guest.freeze(3)
+        self.assertEqual(len(self.everybody.mounts()), 2)
+        guest.ask_nothing()
+        guest.expect('thawed 3')
+        self.expect_free()
+
+    def test_nobody_answers(self):
+        self.everybody.may_start = False
+        self.guest.ask('freeze 1 60')
+        self.guest.expect('refused 1 the balloon driver cannot be held: agent-sysfs does not answer', 5)
+        self.expect_free()
+        self.everybody.may_start = True  # and finds a connection that was given up
+        self.guest.freeze(2)
+        self.guest.ask_nothing()
+        self.guest.expect('thawed 2')
+        self.expect_free()
+
+    def test_whose_mounts_nobody_sees(self):
+        self.everybody.sees_everybody = False
+        self.guest.ask('freeze 1 60')
+        self.guest.expect('refused 1 the balloon driver cannot be held: agent-sysfs does not answer')
+        self.assertIn('agent-sysfs must not have a mount namespace of its own', self.guest.log())
+        self.expect_free()
+
+    def test_nobody_is_left_to_thaw(self):
+        """The agent ends then, whoever is to be told: what comes after it does the rest."""
+        guest = self.guest
+        guest.hook('10-one')
+        guest.freeze(lease=1)
+        self.everybody.close()
+        self.assertEqual(guest.agent.wait(8), 1)
+        self.assertTrue(guest.journal())
+        self.assertEqual(len(self.everybody.mounts()), 2)
+        self.thaw_by_hand()
+        self.expect_free()
+        self.assertEqual(guest.answer(), 'thawed 1')
+        self.assertEqual(guest.hooks_run(), ['10-one freeze 1', '10-one thaw 1'])
+
+    def test_stopped_while_frozen_and_awake_again_late(self):
+        guest = self.guest
+        guest.freeze()
+        self.everybody.signal(signal.SIGSTOP)
+        guest.ask('thaw 1')
+        self.assertEqual(guest.agent.wait(8), 1)
+        self.thaw_by_hand()
+        self.expect_free()
+        self.everybody.signal(signal.SIGCONT)
+        with self.everybody.connect() as connection:  # whose turn comes when all that was left has been looked at
+            connection.send(b'ready')
+            self.assertEqual(connection.recv(64), b'done')
+        self.expect_free()
+
+    def test_agent_is_killed(self):
+        """The covers go at once; the rest waits for --thaw, or for the next agent."""
+        self.guest.freeze()
+        self.guest.kill()
+        wait_until(lambda: not self.everybody.mounts(), 5, 'the covers gone')
+        self.assertTrue(self.guest.journal())
+        self.start(wait=False)
+        self.guest.expect('thawed 1')
+        self.expect_free()
+
+    def test_both_are_killed(self):
+        for again in (False, True):
+            self.guest.freeze(1 + again)
+            self.guest.kill() if again else self.everybody.kill()
+            self.everybody.kill() if again else self.guest.kill()
+            self.thaw_by_hand()
+            self.expect_free()
+            self.start()
+
+    def test_killed_at_any_moment(self):
+        guest = self.guest
+        guest.hook('10-one')
+        for seq in range(1, 13):
+            guest.ask(f'freeze {seq} 60')
+            if seq % 3 == 0:
+                wait_until(lambda seq=seq: guest.answer() not in (f'thawed {seq - 1}', f'busy {seq}', None), 8, 'an answer')
+                guest.ask(f'thaw {seq}')
+            time.sleep(random.uniform(0, 0.1))
+            self.everybody.kill()
+            if seq % 2:
+                time.sleep(random.uniform(0, 0.02))
+                guest.kill()
+                self.thaw_by_hand()
+                self.assertTrue(guest.is_restored(), f'round {seq}: {guest.get("target_kb")} {guest.online()}\n{guest.log()}')
+                wait_until(lambda: not self.everybody.mounts(), 5, f'no covers after round {seq}\n{guest.log()}')
+                self.start(wait=False)
+            guest.ask(f'thaw {seq}')
+            wait_until(lambda seq=seq: (guest.answer() or '').split(' ')[:2] in ([word, str(seq)] for word in (
+                'thawed', 'refused')) or seq % 2 == 0 and guest.answer() == f'thawed {seq - 1}', 8, f'an answer in round {seq}')
+            self.expect_free()
+
+
+class TestLostAnswers(Apart):
+    """agent-sysfs is killed when it has done what was asked, and before it has said so."""
+
+    def test_each_request(self):
+        middle = Middle(self.everybody)
+        self.addCleanup(middle.stop)
+        self.start(middle.path)
+        guest, told = self.guest, {}
+        guest.balloon.floor_kb = 262144
+        guest.put('target_kb', 131072)  # out of reach, so that there is something to be put back
+        for seq, fatal in enumerate(('ready', 'cover balloon', 'target 262144', 'online offline', 'cover hotplug',
+                                     'uncover hotplug', 'online online', 'uncover balloon', 'target 131072'), 1):
+            middle.fatal = fatal
+            guest.ask(f'freeze {seq} 60')
+            over = [f'{word} {seq}' for word in ('frozen', 'refused')]
+            wait_until(lambda over=over: ' '.join((guest.answer() or '').split(' ')[:2]) in over, 8, 'an answer')
+            told[fatal] = guest.answer()
+            guest.ask(f'thaw {seq}')
+            if told[fatal].startswith('frozen'):
+                guest.expect(f'thawed {seq}')
+            self.expect_free(131072)
+            self.assertEqual(middle.fatal, '', f'{fatal} was never asked: {middle.seen}')
+        print('# killed between the change and the answer: ' +
+              '; '.join(f'{fatal}: {text.split()[0]}' for fatal, text in told.items()), flush=True)
+
+
+class TestAgentSysfs(Apart):
+    """Whoever connects."""
+
+    def ask(self, connection, *texts):
+        answers = []
+        for text in texts:
+            connection.send(text.encode())
+            answers.append(connection.recv(64).decode())
+        return answers
+
+    def test_requests(self):
+        guest = self.guest
+        with self.everybody.connect() as one:
+            self.assertEqual(self.ask(one, 'ready', 'cover balloon', 'target 270000', 'uncover balloon', 'uncover balloon',
+                                      'online offline'), ['done'] * 6)
+            self.assertEqual((guest.get('target_kb'), guest.online()), (270000, 'offline'))
+            self.assertEqual(self.ask(one, 'cover hotplug', 'online online'), ['done', 'failed 30'])
+            self.assertEqual(len(self.everybody.mounts()), 1)
+        wait_until(lambda: not self.everybody.mounts(), 5, 'the cover gone')
+
+    def test_no_requests(self):
+        for text in (b'cover', b'cover /etc', b'cover balloon ', b'mount balloon', b'target -1', b'ready\n', b'\0',
+                     b'x' * 100000, b'ready\0', b'online ../x'):
+            with self.everybody.connect() as one:
+                self.assertEqual(self.ask(one, 'cover hotplug'), ['done'])
+                one.send(text)
+                self.assertEqual(one.recv(64), b'failed 22')
+                self.assertEqual(one.recv(64), b'', 'the connection is closed')
+                self.assertEqual(self.everybody.mounts(), [])
+        with self.everybody.connect() as one:
+            self.assertEqual(self.ask(one, 'ready'), ['done'])
+            one.send(b'')  # as good as closing it
+            self.assertEqual(one.recv(64), b'')
+        self.assertEqual(self.everybody.starts, 1)
+        self.assertEqual(self.guest.get('target_kb'), 262144)
+
+    def test_two_at_once(self):
+        with self.everybody.connect() as one, self.everybody.connect() as other:
+            self.assertEqual(self.ask(one, 'cover balloon'), ['done'])
+            self.assertEqual(self.ask(other, 'ready', 'cover balloon', 'target 5', 'cover hotplug'),
+                             ['done', 'failed 16', 'failed 16', 'done'])
+            self.assertEqual(self.ask(one, 'online offline', 'target 262100'), ['failed 16', 'done'])
+            one.close()
+            wait_until(lambda: len(self.everybody.mounts()) == 1, 5, 'one cover gone')
+            self.assertEqual(self.ask(other, 'cover balloon'), ['done'])
+            with self.everybody.connect() as third:  # letting go is everybody's right
+                self.assertEqual(self.ask(third, 'uncover balloon', 'uncover hotplug', 'target 262144'), ['done'] * 3)
+            self.assertEqual(self.everybody.mounts(), [])
+        self.assertEqual(self.everybody.starts, 1)
+
+    def test_more_than_there_is_room_for(self):
+        connections = [self.everybody.connect() for _ in range(4)]
+        for one in connections:
+            self.assertEqual(self.ask(one, 'ready'), ['done'])
+        with self.everybody.connect() as late:
+            late.send(b'ready')
+            self.assertEqual(select.select([late], [], [], 0.2)[0], [])
+            connections[0].close()
+            self.assertEqual(late.recv(64), b'done')
+        for one in connections:
+            one.close()
+
+    def test_unknown_user(self):
+        if os.geteuid() != 0:
+            self.skipTest('there is only one user here')
+        for path in (self.everybody.path, self.guest.folder):
+            os.chmod(path, 0o777)
+        script = ('import os, socket, sys\nos.setgroups([])\nos.setgid(0)\nos.setuid(65534)\n'
+                  's = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\ns.connect(sys.argv[1])\n'
+                  'try:\n s.send(b"cover balloon")\n print(s.recv(64))\nexcept OSError as error:\n print(error.strerror)\n')
+        told = subprocess.run(['python3', '-c', script, self.everybody.path], stdout=subprocess.PIPE, text=True, timeout=20,
+                              check=True).stdout.strip()
+        self.assertIn(told, ("b''", 'Broken pipe', 'Connection reset by peer'))
+        wait_until(lambda: 'of user 65534 has connected, and is refused' in self.guest.log(), 5, 'a line in the log')
+        self.assertEqual(self.everybody.mounts(), [])
+
+    def test_who_has_given_up_is_not_served(self):
+        with self.everybody.connect() as one:
+            self.assertEqual(self.ask(one, 'ready'), ['done'])
+            self.everybody.signal(signal.SIGSTOP)
+            one.send(b'target 5')
+        with self.everybody.connect() as other:
+            other.send(b'cover balloon')
+        self.everybody.signal(signal.SIGCONT)
+        with self.everybody.connect() as one:
+            self.assertEqual(self.ask(one, 'ready'), ['done'])
+        self.assertEqual((self.guest.get('target_kb'), self.everybody.mounts()), (262144, []))
+
+    def test_without_a_socket(self):
+        for environment in ({}, {'LISTEN_PID': '1', 'LISTEN_FDS': '1'}):
+            done = subprocess.run([AGENT_SYSFS], env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                  timeout=10, check=False)
+            self.assertEqual(done.returncode, 2)
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What a session does to a guest, and that all of it is put back."""
+import random
 import time
 import unittest
 
@@ -30,6 +31,23 @@ class GuardCase(unittest.TestCase):
 
     def end(self, session, outcome='failed'):
         return self.client.call('guard.end', session=session['session'], outcome=outcome)
+
+    def kill_in_storm(self, turn):
+        """The daemon, at a moment drawn from `random`, which guards domain 1 then; returns the last target asked for."""
+        storm = self.host.storm(1, [200000 + 4096 * i for i in range(40)], 0.01 + 0.01 * (turn % 3))
+        client = self.host.client()
+        client.send('guard.begin', domain=1, hold='detached', policy=dict(QUICK, quiet_ms=20, settle_ms=20))
+        time.sleep(random.uniform(0, 0.15))  # the moment is what is tried
+        self.host.kill_daemon()
+        wanted = storm.stop()
+        self.assertIsNone(storm.error)
+        return wanted
+
+    def assert_wanted(self, wanted, turn):
+        """Domain 1 is as it was, but for the target."""
+        self.assertEqual(self.host.journals(), [])
+        self.assertEqual(self.host.snapshot(1), {'target': str(wanted), 'memory': 'n0,r1', 'max_pages': wanted // 4 + 256,
+                                                 'nodes': {'target': 'n0,r1', 'static-max': 'n0,r1'}}, f'turn {turn}')
 
     def hold_with_a_wish(self):
         """A held guest "u" for which a toolstack wants another target meanwhile."""
@@ -139,6 +157,23 @@ class Guard(GuardCase):
         self.assertEqual(self.client.call('guard.retry', session=session['session'])['attempt'], 2)
         self.assert_held(1)
         self.assertEqual(self.verdict(session)['verdict'], 'proceed')
+
+    def test_verdict_rests_on_a_look_that_began_after_it_was_asked_for(self):
+        """And not on one that somebody else has asked for before."""
+        self.host.create(1)
+        proxy = self.put_proxy_between()
+        session, other = self.client.hold(1), self.host.client()
+        asked = []
+        def open_and_ask(path):  # the last thing that is read of a gate, which was found closed
+            if not asked and path == '/local/domain/1/control/balloon-active':
+                self.host.store.set_perms('/local/domain/1/memory/target', 'n0,r1')
+                asked.append(other.send('guard.verdict', session=session['session']))
+                other.call('daemon.info')  # which is answered after that was taken in
+        proxy.before_read = open_and_ask
+        self.assertEqual(self.verdict(session)['verdict'], 'proceed')
+        verdict = other.reply(asked[0])
+        self.assertEqual((verdict['verdict'], verdict['reason']), ('retry', 'gate-opened'))
+        self.end(session)
 
     def test_moved_page_is_a_retry_then_abort_when_attempts_are_used_up(self):
         self.host.create(1)
@@ -398,6 +433,82 @@ class Guard(GuardCase):
                 self.assertEqual(self.host.machine.get(2, 'max_pages'), int(left) // 4 + 256)
                 self.host.destroy(2)
                 self.client = self.host.client()
+
+    def restart_while_it_is_being_migrated(self):
+        """The new domain has no target yet when the next daemon comes: libxl writes one when the memory has arrived."""
+        self.hold_with_a_wish()
+        self.host.create(2, name='u--incoming', uuid=self.host.domains[1], introduce=False)
+        self.host.store.remove('/local/domain/2/memory/target')
+        self.host.kill_daemon()
+        self.host.start_daemon()
+        wait_until(lambda: self.host.target(1) == '300000', what='the wish put back')
+        self.assertEqual(self.host.machine.get(1, 'max_pages'), 300000 // 4 + 256)
+        self.assertEqual(self.host.store.perms('/local/domain/1/memory/target'), 'n0,r1')
+
+    def bring_up_the_new_domain(self):
+        self.host.store.write('/local/domain/2/memory/target', '262144')
+        self.host.store.set_perms('/local/domain/2/memory/target', 'n0,r2')
+        self.host.introduce(2)
+
+    def test_wish_is_passed_on_to_a_domain_that_is_still_being_built(self):
+        """The migration goes on without its daemon, and the new domain has the pin's number from the configuration."""
+        for asked in (None, 310000):
+            with self.subTest(asked=asked):
+                self.restart_while_it_is_being_migrated()
+                if asked:
+                    self.host.mem_set(1, asked)
+                self.bring_up_the_new_domain()
+                wanted = asked or 300000
+                wait_until(lambda: self.host.target(2) == str(wanted), what='the wish passed on')
+                self.assertEqual(self.host.machine.get(2, 'max_pages'), wanted // 4 + 256)
+                wait_until(lambda: not self.host.journals(), what='the journal gone')
+                self.assertEqual(self.host.target(1), str(wanted))
+                self.host.destroy(1)
+                self.host.destroy(2)
+                self.client = self.host.client()
+
+    def test_wish_is_passed_on_when_nobody_says_how_the_migration_ends(self):
+        """Whoever had the guest held is gone, or the daemon is told to stop, and the migration goes on."""
+        def client_goes():
+            self.client.close()
+            wait_until(lambda: self.host.target(1) == '300000', what='the wish put back')
+            self.client = self.host.client()
+        def daemon_stops():
+            self.assertEqual(self.host.stop_daemon(), 0)
+            self.assertEqual(self.host.target(1), '300000')
+            self.host.start_daemon()
+            self.client = self.host.client()
+        for ends in (client_goes, daemon_stops):
+            with self.subTest(ends=ends.__name__):
+                self.hold_with_a_wish()
+                self.host.create(2, name='u--incoming', uuid=self.host.domains[1], introduce=False)
+                self.host.store.remove('/local/domain/2/memory/target')
+                ends()
+                self.assertEqual(self.host.machine.get(1, 'max_pages'), 300000 // 4 + 256)
+                self.assertEqual(self.host.store.perms('/local/domain/1/memory/target'), 'n0,r1')
+                self.assertEqual(self.client.call('guard.list')['sessions'], [])
+                self.bring_up_the_new_domain()
+                wait_until(lambda: self.host.target(2) == '300000', what='the wish passed on')
+                self.assertEqual(self.host.machine.get(2, 'max_pages'), 300000 // 4 + 256)
+                wait_until(lambda: not self.host.journals(), what='the journal gone')
+                self.host.destroy(1)
+                self.host.destroy(2)
+
+    def test_wish_stays_where_the_migration_fails(self):
+        self.restart_while_it_is_being_migrated()
+        self.host.mem_set(1, 310000)
+        self.host.destroy(2)
+        wait_until(lambda: not self.host.journals(), what='the journal gone')
+        self.assertEqual(self.host.target(1), '310000')
+        self.assertEqual(self.host.machine.get(1, 'max_pages'), 310000 // 4 + 256)
+
+    def test_wish_that_waits_for_a_new_domain_keeps_nobody_from_being_guarded(self):
+        self.restart_while_it_is_being_migrated()
+        wait_until(lambda: self.host.store.read_or_none('/tool/p2mguard/session/1/passing') is not None,
+                   what='the wish kept')
+        self.client = self.host.client()
+        self.end(self.client.hold(1), 'failed')
+        self.assertEqual((self.host.target(1), self.host.journals()), ('300000', []))
 
     def test_newer_target_of_the_new_domain_is_left_alone(self):
         session = self.hold_with_a_wish()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Changes of the guest's layout: the generation counter, the p2m's structure, physmaps, and guests that lie about them."""
+import signal
 import socket
 import threading
 import time
@@ -189,6 +190,32 @@ class Structure(LayoutCase):
         self.assertLess(curious.buffer.count(b'\n'), len(waiting))
         for number in waiting:
             self.assertIsNone(curious.reply(number)['p2m']['problem'])
+
+    def test_connection_lost_while_the_baseline_is_surveyed(self):
+        """Nobody watches the gate of a guest that is held then: the time until it is watched again counts."""
+        proxy = self.put_proxy_between()
+        self.subscribe()
+        circle = self.create()
+        circle.set('max_pfn', 1 << 34)  # so large that the loss is told of before the survey has ended
+        for index in range(512):
+            circle.put(circle.root, index, circle.root)
+        cut, other = [], self.host.client()
+        def cut_after_the_last_look(path):
+            if not cut and path == '/local/domain/1/control/balloon-active' and 'baseline in' in self.host.log_tail():
+                other.send('domain.show', domain=1)  # which wakes the worker up when it has done with this
+                other.call('daemon.info')
+                self.host.daemon.send_signal(signal.SIGSTOP)
+                cut.append(proxy.cut())
+                time.sleep(0.6)  # twice a second it looks for the connection: as soon as it goes on
+                self.host.daemon.send_signal(signal.SIGCONT)
+        proxy.before_read = cut_after_the_last_look
+        number = self.client.send('guard.begin', domain=1, wait=True, hold='detached', policy=QUICK)
+        self.client.event('store.lost')
+        session = self.client.reply(number)
+        proxy.open()
+        self.client.event('store.back')
+        self.assert_verdict(session, 'retry', 'observation-gap')
+        self.end(session)
 
     def test_domain_that_goes_while_it_is_surveyed(self):
         for domid in range(1, 9):

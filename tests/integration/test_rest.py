@@ -102,6 +102,17 @@ class Rest(GuardCase):
         self.assertTrue(self.is_held_at_once(settle_ms=20))
         self.assertEqual(self.host.snapshot(1), before)
 
+    def test_video_memory_of_a_domain_that_was_seen_while_it_was_made(self):
+        """The hypervisor knows it before its toolstack has written what it has of that."""
+        uuid = '11111111-0000-4000-8000-000000000001'
+        for field, value in (('uuid', uuid.encode()), ('flags', HVM), ('used', 1)):
+            self.host.machine.set(1, field, value)
+        self.host.create(2, guest=False)
+        wait_until(lambda: self.client.call('domain.show', domain=2)['target_steady_ms'], what='a look at all domains')
+        self.host.create(1, flags=HVM, offset_kib=8256, videoram_kib=8192, uuid=uuid)
+        self.wait_steady()
+        self.assertTrue(self.is_held_at_once(settle_ms=20))
+
     def test_target_that_is_written_while_the_gate_is_closed(self):
         """Between our look at the target and the pin: the guest may have had the new one, and is shown its pin."""
         before = self.host.create(1)

@@ -5,7 +5,7 @@ import os
 import signal
 import unittest
 
-from fixture import QUICK, Client, RpcError, wait_until
+from fixture import QUICK, RpcError, wait_until
 from test_guard import GuardCase
 
 
@@ -95,33 +95,19 @@ class Socket(GuardCase):
         self.client.call('events.subscribe')
         self.host.machine.set(1, 'tot_pages', 65500)
         self.client.event('session.changed')
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            seen = []
-            try:
-                os.setgroups([])
-                os.setresgid(65534, 65534, 65534)
-                os.setresuid(65534, 65534, 65534)
-                client = Client(self.host.control)
-                seen.append(client.call('daemon.info')['may_change'])
-                seen.append(len(client.call('guard.list')['sessions']))
-                seen.append(client.call('guard.verdict', session=session['session'], phase='precopy')['verdict'])
-                for method, params in (('guard.begin', {'domain': 1}), ('guard.retry', {'session': 'x'}),
-                                       ('guard.end', {'session': session['session'], 'outcome': 'failed'}),
-                                       ('guard.verdict', {'session': session['session']})):
-                    try:
-                        client.call(method, **params)
-                        seen.append('allowed')
-                    except RpcError as error:
-                        seen.append(error.code)
-            finally:
-                os.write(writing, json.dumps(seen).encode())
-                os._exit(0)
-        os.close(writing)
-        with os.fdopen(reading) as pipe:
-            seen = json.load(pipe)
-        os.waitpid(child, 0)
+        def body(client):
+            seen = [client.call('daemon.info')['may_change'], len(client.call('guard.list')['sessions']),
+                    client.call('guard.verdict', session=session['session'], phase='precopy')['verdict']]
+            for method, params in (('guard.begin', {'domain': 1}), ('guard.retry', {'session': 'x'}),
+                                   ('guard.end', {'session': session['session'], 'outcome': 'failed'}),
+                                   ('guard.verdict', {'session': session['session']})):
+                try:
+                    client.call(method, **params)
+                    seen.append('allowed')
+                except RpcError as error:
+                    seen.append(error.code)
+            return seen
+        seen, _ = self.host.as_user(body)
         self.assertEqual(seen, [False, 1, 'retry', -32004, -32004, -32004, -32004])
         # What a reader was told binds nobody: no grace period has begun, and none can end.
         with self.assertRaises(TimeoutError):

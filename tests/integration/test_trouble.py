@@ -3,11 +3,12 @@
 import os
 import random
 import signal
+import threading
 import time
 import unittest
 
 from fixture import QUICK, SESSIONS, RpcError, wait_until
-from test_asking import Agent
+from test_asking import FEATURES, Agent
 from test_guard import GuardCase
 
 
@@ -133,20 +134,10 @@ class Trouble(GuardCase):
         """Under a storm, so that every moment has something to lose."""
         self.host.create(1)
         random.seed(1)
-        targets = [200000 + 4096 * i for i in range(40)]
         for turn in range(25):
-            storm = self.host.storm(1, targets, 0.01 + 0.01 * (turn % 3))
-            client = self.host.client()
-            client.send('guard.begin', domain=1, hold='detached', policy=dict(QUICK, quiet_ms=20, settle_ms=20))
-            time.sleep(random.uniform(0, 0.15))  # the moment is what is tried
-            self.host.kill_daemon()
-            wanted = storm.stop()
-            self.assertIsNone(storm.error)
+            wanted = self.kill_in_storm(turn)
             self.host.start_daemon()
-            self.assertEqual(self.host.journals(), [])
-            after = self.host.snapshot(1)
-            self.assertEqual(after, {'target': str(wanted), 'memory': 'n0,r1', 'max_pages': wanted // 4 + 256,
-                                     'nodes': {'target': 'n0,r1', 'static-max': 'n0,r1'}}, f'turn {turn}')
+            self.assert_wanted(wanted, turn)
             self.host.wait_rest(1, wanted)
 
     def test_journal_of_a_domain_whose_domid_was_given_to_another(self):
@@ -164,6 +155,13 @@ class Trouble(GuardCase):
         self.host.start_daemon()
         self.assertEqual(self.host.store.read(SESSIONS + '/9/restore'), 'from the future')
         self.assertIn('domain 9', self.host.log_tail())
+        # Nor is it written over: it may know what its guest's permissions were.
+        before, client = self.host.create(9), self.host.client()
+        with self.assertRaises(RpcError) as caught:
+            client.hold(9)
+        self.assertEqual(caught.exception.data['reason'], 'error')
+        self.assertEqual(self.host.store.read(SESSIONS + '/9/restore'), 'from the future')
+        self.assertEqual(self.host.snapshot(9), before)
 
     def test_stopped_xenstored(self):
         self.host.create(1)
@@ -229,14 +227,14 @@ class Trouble(GuardCase):
             print(f'# {number - 1} commits lost', flush=True)
 
     def test_domid_that_is_used_again_before_any_change(self):
-        """Another guest, of the same number: nothing of what was meant for the one before may reach it."""
+        """Another guest, alike and of the same number: nothing of what was meant for the one before may reach it."""
         proxy = self.put_proxy_between()
         number, change, fresh = 1, 1, None
         def replace(_path):
             nonlocal change, fresh
             if change == number:
                 self.host.destroy(1)
-                fresh = self.host.create(1, uuid='22222222-0000-4000-8000-000000000000', target_kib=200000)
+                fresh = self.host.create(1, uuid='22222222-0000-4000-8000-000000000000')
             change += 1
         while change >= number:
             self.host.create(1, mode='deaf')
@@ -254,12 +252,85 @@ class Trouble(GuardCase):
                        f'the session gone, its guest being replaced before change {number}')
             proxy.before_change = lambda path: None
             if fresh:
-                self.assertEqual(self.host.snapshot(1), fresh if self.host.target(1) == '200000' else
+                self.assertEqual(self.host.snapshot(1), fresh if self.host.target(1) == '262144' else
                                  {**fresh, 'target': '300000', 'max_pages': 75256}, f'change {number}')
             self.host.destroy(1)
             number += 1
         self.assertGreater(number, 10)
         print(f'# replaced before each of {number - 2} changes', flush=True)
+
+    def replace_the_new_domain(self, proxy, path):
+        """Domain 2 is another one, alike, before this node is first changed; what that was at its beginning."""
+        fresh, made = [], threading.Event()
+        def replace(changed):
+            if changed == path and not fresh and made.wait(10):
+                self.host.destroy(2)
+                fresh.append(self.host.create(2, uuid='22222222-0000-4000-8000-000000000000', guest=False))
+        proxy.before_change = replace
+        return fresh, made
+
+    def test_new_domain_whose_number_is_used_again_while_the_target_is_passed_on(self):
+        """By the next daemon: the new domain is not marked then, and any target of the pin's number is taken for it."""
+        proxy = self.put_proxy_between()
+        for path in (SESSIONS + '/1/raise', '/local/domain/2/memory/target'):
+            self.hold_with_a_wish()
+            self.host.kill_daemon()
+            self.host.create(2, name='u', uuid=self.host.domains[1], guest=False)
+            self.host.destroy(1)
+            fresh, made = self.replace_the_new_domain(proxy, path)
+            made.set()
+            self.host.start_daemon()
+            wait_until(lambda: not self.host.journals(), what='the journal gone')
+            self.assertEqual([self.host.snapshot(2)], fresh, path)
+            self.host.destroy(2)
+            self.client = self.host.client()
+
+    def test_new_domain_whose_number_is_used_again_while_it_is_marked(self):
+        proxy = self.put_proxy_between()
+        for path in (SESSIONS + '/1/heir', '/local/domain/2/memory/target'):
+            session = self.hold_with_a_wish()
+            fresh, made = self.replace_the_new_domain(proxy, path)
+            self.host.create(2, name='u--incoming', uuid=self.host.domains[1], guest=False)
+            made.set()
+            wait_until(lambda: fresh, what='a change')
+            self.end(session)
+            self.assertEqual([self.host.snapshot(2)], fresh, path)
+            self.assertEqual(self.host.target(1), '300000')
+            self.host.destroy(2)
+            self.host.destroy(1)
+
+    def test_target_of_another_guest_is_not_passed_on(self):
+        """The domain's number is used again between a look at it and the reading of its target."""
+        proxy = self.put_proxy_between()
+        session, fresh = self.hold_with_a_wish(), []
+        self.host.create(2, name='u--incoming', uuid=self.host.domains[1])
+        wait_until(lambda: self.host.target(2).startswith('0'), what='the mark')
+        def replace(path):
+            if path == '/local/domain/1/memory' and not fresh:
+                self.host.destroy(1)
+                fresh.append(self.host.create(1, target_kib=222220, uuid='22222222-0000-4000-8000-000000000000'))
+        proxy.before_change = replace
+        self.end(session, 'completed')
+        self.assertEqual([self.host.snapshot(1)], fresh)
+        self.assertEqual(self.host.target(2), '300000')
+
+    def test_domid_that_is_used_again_before_its_agent_is_asked(self):
+        self.host.create(1)
+        proxy = self.put_proxy_between()
+        self.host.store.write('/local/domain/1/data/p2mguard/features', FEATURES)
+        replaced = []
+        def replace(path):
+            if path == '/local/domain/1/control/p2mguard' and not replaced:
+                self.host.destroy(1)
+                replaced.append(self.host.create(1, uuid='22222222-0000-4000-8000-000000000000'))
+                self.host.store.write('/local/domain/1/data/p2mguard/features', FEATURES)
+        proxy.before_change = replace
+        with self.assertRaises(RpcError):
+            self.client.hold(1, policy=dict(QUICK, require='agent'))
+        wait_until(lambda: not self.host.journals() and not self.client.call('guard.list')['sessions'],
+                   what='the session gone')
+        self.assertIsNone(self.host.store.read_or_none('/local/domain/1/control/p2mguard'))
+        self.assertEqual([self.host.snapshot(1)], replaced)
 
     def test_pin_goes_back_before_anything_else_is_done(self):
         """Whoever reads the target meanwhile, a toolstack that begins a migration, takes it for the guest's size."""
@@ -292,6 +363,45 @@ class Trouble(GuardCase):
         self.end(session)
         self.assertEqual(self.host.snapshot(1), {**before, 'target': '262140', 'max_pages': 99999})
 
+    def test_wish_that_is_taken_back_before_the_first_pin(self):
+        """Written, seen, and written back to what it was: the latest wish is the first one."""
+        before = self.host.create(1, mode='deaf')
+        self.host.machine.set(1, 'tot_pages', 65000)  # not at rest: the gate is closed first, and the pin comes later
+        proxy = self.put_proxy_between()
+        wishes = ['300000', '262144']
+        def write(_path):
+            self.host.store.write('/local/domain/1/memory/target', wishes.pop(0))
+        def ask(path):
+            if len(wishes) == 2 and path == '/local/domain/1/memory/target' and self.host.journals():
+                write(path)
+        def take_back(path):  # which makes the transaction with the pin begin anew
+            if len(wishes) == 1 and path == SESSIONS + '/1/restore':
+                write(path)
+        proxy.before_read, proxy.before_change = ask, take_back
+        begin = self.client.send('guard.begin', domain=1, wait=True, policy=QUICK)
+        wait_until(lambda: not wishes, what='both wishes written')
+        wait_until(lambda: self.host.target(1).startswith('0'), what='the pin')
+        self.host.stop_daemon()
+        with self.assertRaises((RpcError, OSError, EOFError)):
+            self.client.reply(begin)
+        self.assertEqual(self.host.snapshot(1), before)
+
+    def test_max_pages_is_not_lost_with_the_journal(self):
+        """The journal was not written, for the connection was lost: it is written before max_pages is changed."""
+        before = self.host.create(1)
+        proxy = self.put_proxy_between()
+        self.client.hold(1, hold='detached')
+        self.client.call('events.subscribe')
+        proxy.write_to_lose = SESSIONS + '/1/restore'
+        self.host.machine.set(1, 'max_pages', 99999)
+        self.assertTrue(proxy.lost.wait(10))
+        self.client.event('store.back')
+        wait_until(lambda: self.host.machine.get(1, 'max_pages') == self.host.tot_pages(1), what='the cap')
+        self.host.kill_daemon()
+        self.host.start_daemon()
+        wait_until(lambda: not self.host.journals(), what='the journal gone')
+        self.assertEqual(self.host.snapshot(1), {**before, 'max_pages': 99999})
+
     def test_connection_lost_while_the_target_is_passed_on(self):
         proxy = self.put_proxy_between()
         for made in (True, False):
@@ -303,8 +413,8 @@ class Trouble(GuardCase):
                 wait_until(lambda: self.host.target(1).startswith('0'), what='the pin')
                 self.host.create(2, name='u--incoming', uuid=self.host.domains[1])
                 wait_until(lambda: self.host.target(2).startswith('0'), what='the mark')
+                proxy.lose_commit(number, made)  # the daemon sees by itself that the domain is gone
                 self.host.destroy(1)
-                proxy.lose_commit(number, made)
                 self.end(session, 'completed')
                 wait_until(lambda: not self.host.journals(), what='the journal gone')
                 self.assertEqual(self.host.target(2), '310000', f'commit {number}, made {made}')

@@ -41,7 +41,12 @@ class UnannouncedCase(GuardCase):
                 wait_until(lambda: self.client.call('daemon.info')['watch_helpers'] == 'exec', 2, 'the connector')
             except AssertionError:
                 self.skipTest('the kernel does not tell of programs that are started here')
+            wait_until(self.has_read_table, what='the look for those that were started before')
         self.subscribe()
+
+    def has_read_table(self):
+        """Since the kernel tells of others; who is started while it is read may be found there first."""
+        return 'the process table has been read' in self.host.log_tail(1000).partition('the kernel tells')[2]
 
     def subscribe(self):
         self.client.call('events.subscribe')
