@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * domstat DOMID         prints "TOT_KIB MAX_KIB"
+ * domstat state DOMID   prints "runs", "shutdown" (suspended, too) or "dying"
  * domstat follow DOMID  prints "TIME_MS TOT_KIB MAX_KIB" now and whenever one of the two has changed, until the
  *                       domain has shut down or gone
  *
@@ -40,6 +41,11 @@ static int follow(xc_interface *xc, uint32_t domid)
     return 0;
 }
 
+static const char *state(const xc_domaininfo_t *info)
+{
+    return info->flags & XEN_DOMINF_dying ? "dying" : info->flags & XEN_DOMINF_shutdown ? "shutdown" : "runs";
+}
+
 int main(int argc, char **argv)
 {
     xc_interface *xc = xc_interface_open(NULL, NULL, 0);
@@ -47,10 +53,13 @@ int main(int argc, char **argv)
 
     if (!xc || argc < 2)
         return 2;
-    if (argc == 3 && strcmp(argv[1], "follow") == 0)
-        return follow(xc, (uint32_t)strtoul(argv[2], NULL, 10));
-    if (look(xc, (uint32_t)strtoul(argv[1], NULL, 10), &info) != 0)
+    uint32_t domid = (uint32_t)strtoul(argv[argc - 1], NULL, 10);
+    if (strcmp(argv[1], "follow") == 0)
+        return follow(xc, domid);
+    if (look(xc, domid, &info) != 0)
         return 1;
+    if (strcmp(argv[1], "state") == 0)
+        return puts(state(&info)) < 0;
     printf("%llu %llu\n", (unsigned long long)info.tot_pages * (XC_PAGE_SIZE / 1024),
            (unsigned long long)info.max_pages * (XC_PAGE_SIZE / 1024));
     return 0;

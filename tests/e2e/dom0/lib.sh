@@ -29,12 +29,12 @@ check() { # NAME DETAIL COMMAND…: one result
 same() { [[ $1 == "$2" ]]; }
 now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
 
-until_true() { # SECONDS COMMAND…: polls, 20 times a second
+until_true() { # SECONDS COMMAND…: polls, 20 times a second, or every POLL_S
 	local deadline=$((${EPOCHREALTIME/./} + $1 * 1000000))
 	shift
 	until "$@"; do
 		((${EPOCHREALTIME/./} < deadline)) || return 1
-		sleep 0.05
+		sleep "${POLL_S:-0.05}"
 	done
 }
 
