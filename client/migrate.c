@@ -21,6 +21,10 @@
 
 #include "client/ctl.h"
 
+/* What the command's libxl is to run in place of its own save helper, and where that finds the daemon. */
+#define MIGRATE_SAVE_HELPER "LIBXL_SAVE_HELPER"
+#define MIGRATE_SOCKET "P2MGUARD_SOCKET"
+
 /* How often the daemon is asked for a verdict while the command runs; a change is told at once by an event. */
 #define MIGRATE_ASK_MS 200
 
@@ -125,6 +129,32 @@ static int migrate_parse(struct migration *migration, int argc, char **argv)
 }
 
 /* ---- the command ---- */
+
+/*
+ * The save helper asks for the verdict at the one moment when it counts, before the guest is suspended, and ends the
+ * save by libxl's own way out when there is none, because the daemon is dead for one. A helper that somebody has
+ * configured is left alone.
+ */
+static int migrate_set_environment(struct migration *migration)
+{
+    const char *configured = getenv(MIGRATE_SAVE_HELPER), *program = getenv("P2MGUARD_SAVE_HELPER");
+
+    if (!program || !*program)
+        program = SAVE_HELPER_PROGRAM;
+    if (configured && *configured)
+        return 0;
+    if (access(program, X_OK) < 0) {
+        migrate_say(migration, "%s cannot be run (%s); a migration whose daemon dies goes on without a guard", program,
+                    strerror(errno));
+        return 0;
+    }
+    if (setenv(MIGRATE_SAVE_HELPER, program, 1) < 0 ||
+        (migration->ctl->socket_given && setenv(MIGRATE_SOCKET, migration->ctl->socket, 1) < 0)) {
+        migrate_say(migration, "setting the command's environment failed: %s", strerror(errno));
+        return -errno;
+    }
+    return 0;
+}
 
 /* In a process group of its own, with the terminal if there is one: ssh may want to ask for a password. */
 static int migrate_start(struct migration *migration)
@@ -260,7 +290,7 @@ static void migrate_listen(struct migration *migration)
 {
     if (connection_take_in(migration->ctl->connection)) {
         migration->unguarded = true;
-        migrate_say(migration, "the daemon went away; the migration goes on without a guard");
+        migrate_say(migration, "the daemon went away; nobody guards the guest any more");
         return;
     }
     migrate_take_events(migration);
@@ -571,6 +601,8 @@ static int migrate_guarded(struct migration *migration)
     if (status)
         return status;
     json_decref(result);
+    if (migrate_set_environment(migration))
+        return CTL_FAILED;
     status = migrate_hold(migration);
     while (!status || status == CTL_RETRY) {
         status = migrate_attempt(migration);

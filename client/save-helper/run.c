@@ -146,21 +146,24 @@ static void run_decide(struct run *run, bool proceed)
     stream_drop(&helper->from_helper, length);
 }
 
-/* The daemon has gone, or has no verdict to give. */
+/*
+ * The daemon has gone, or has no verdict to give. Whoever comes after it lets the guest go, which is then free to move
+ * while it is copied; whatever the policy says of guests that were never held, this one is not saved.
+ */
 static void run_lose_guard(struct run *run, const char *why)
 {
     struct helper *helper = run->helper;
 
     if (run->suspended)
         return; /* it has been vouched for, and does not run any more */
-    helper_say(helper, helper->strict ? SAY_ERROR : SAY_WARNING, "nobody guards domain %u any more: %s%s",
-               helper->domid, why, helper->strict ? "; the save ends" : "; the save goes on");
+    helper_say(helper, SAY_ERROR, "retry: nobody guards domain %u any more: %s; the save ends, start again",
+               helper->domid, why);
     p2mguard_close(helper->guard);
     helper->guard = NULL;
     run->asked = 0;
     if (run->holding)
-        run_decide(run, !helper->strict);
-    else if (helper->strict)
+        run_decide(run, false);
+    else
         run_stop(run);
 }
 

@@ -75,7 +75,7 @@ find_state() {
 	if [[ -e /tmp/copying ]]; then
 		case $state in
 		held) state=copying ;;
-		idle) state=unguarded ;; # a migration that has lost its guard
+		idle) state=unguarded ;; # a migration that has lost its guard, and is about to fail
 		esac
 		[[ $state != copying ]] || ! domstat state "$id" | grep -q shutdown || state=suspended
 	fi
@@ -118,8 +118,6 @@ HELPER
 cat >/tmp/moving <<-COMMAND
 	#!/usr/bin/bash
 	trap : TERM
-	: \${LIBXL_SAVE_HELPER:=/tmp/noting-helper}
-	export LIBXL_SAVE_HELPER
 	timeout 240 xl migrate -s "" $GUEST $RECEIVE 2>&1
 	status=\$?
 	rm -f /tmp/copying
@@ -149,7 +147,7 @@ answered() { # WORD…
 	for word; do [[ $verdict != "$word"* ]] || return 0; done
 	return 1
 }
-begin_ctl() { p2mguardctl migrate --attempts 2 "$GUEST" -- /tmp/moving; }
+begin_ctl() { P2MGUARD_REAL_SAVE_HELPER=/tmp/noting-helper p2mguardctl migrate --attempts 2 "$GUEST" -- /tmp/moving; }
 begin_wrapper() {
 	local try
 	for try in 1 2; do
