@@ -68,5 +68,6 @@ int64_t ctl_integer(const json_t *object, const char *key, int64_t otherwise);
 /* The commands with more to them. */
 int migrate_command(struct ctl *ctl, int argc, char **argv);
 int thaw_command(struct ctl *ctl, int argc, char **argv);
+int reexec_command(struct ctl *ctl, int argc, char **argv);
 
 #endif

@@ -394,6 +394,8 @@ static const struct command {
     {"migrations", "", "migrations that nobody announced, under way and past", 0, 0, command_migrations},
     {"domains", "", "all domains of this host", 0, 0, command_domains},
     {"domain", "DOMAIN", "all about one domain", 1, 1, command_domain},
+    {"reexec", "", "have the daemon execute its program anew, with all that it holds: after an upgrade", 0, 0,
+     reexec_command},
     {"info", "", "the daemon, its defaults, and what it is doing", 0, 0, command_info},
 };
 

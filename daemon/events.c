@@ -33,7 +33,7 @@ struct events {
     struct kept_event *ring; /* event n is in ring[n % keep] */
     json_t *latest;          /* the last one, which most have not been sent yet; or NULL */
     size_t keep;
-    uint64_t next;
+    uint64_t first, next; /* the first one of this program's */
     struct listener_list listeners;
     /*
      * Listeners may emit, resume and unlisten from inside their deliver function. While a delivery runs, those only
@@ -50,7 +50,7 @@ struct events *events_new(size_t keep)
     if (events == NULL)
         return NULL;
     events->keep = keep > 0 ? keep : 1;
-    events->next = 1;
+    events->first = events->next = 1;
     events->ring = calloc(events->keep, sizeof *events->ring);
     if (events->ring == NULL) {
         free(events);
@@ -235,7 +235,14 @@ uint64_t events_next(const struct events *events)
 
 uint64_t events_oldest(const struct events *events)
 {
-    return events->next > events->keep ? events->next - events->keep : 1;
+    uint64_t oldest = events->next > events->keep ? events->next - events->keep : 1;
+
+    return oldest > events->first ? oldest : events->first;
+}
+
+void events_continue(struct events *events, uint64_t next)
+{
+    events->first = events->next = next;
 }
 
 struct events_listener *events_listen(struct events *events, uint64_t from, events_deliver *deliver, void *context)

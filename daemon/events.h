@@ -31,6 +31,9 @@ void events_free(struct events *events);
  */
 uint64_t events_emit(struct events *events, const char *type, json_t *fields);
 
+/* Before the first event: what an earlier program has told is not told again, and the numbers go on. */
+void events_continue(struct events *events, uint64_t next);
+
 /* The number the next event will have, and the oldest one still kept (equal to next when none is). */
 uint64_t events_next(const struct events *events);
 uint64_t events_oldest(const struct events *events);

@@ -54,6 +54,7 @@ struct guard {
     int64_t polled_ms; /* when everybody was observed last */
     struct event *recover_again;
     bool recovered;
+    json_t *saved;             /* sessions of the program before this one, until xenstored can be asked about them */
     bool passing;              /* a wish waits for a guest's new domain to have a target */
     struct domid_set put_back; /* of these domains, which was told */
     bool stopping;
@@ -166,6 +167,8 @@ struct guard_recovery {
     struct journal put_back[256]; /* the first of them, to tell of */
 };
 
+static void guard_resume(struct guard *guard);
+
 static int guard_recover_one(void *context, uint16_t domid)
 {
     struct guard_recovery *recovery = context;
@@ -235,7 +238,22 @@ static void guard_recovery_done(struct work *work)
     if (whole && !guard->recovered) {
         guard->recovered = true;
         guard_apply_helpers(guard);
+        guard_resume(guard);
         guard->callbacks.recovered(guard->callbacks.context);
+    }
+}
+
+/* Their sessions are taken over, once xenstored can be asked about them. */
+static void guard_spare_saved(const struct guard *guard, struct domid_set *live)
+{
+    json_t *saved;
+    size_t i;
+
+    json_array_foreach(guard->saved, i, saved)
+    {
+        json_int_t domid = json_integer_value(json_object_get(saved, "domid"));
+        if (domid > 0 && domid <= UINT16_MAX)
+            domid_set_add(live, (uint16_t)domid);
     }
 }
 
@@ -254,6 +272,7 @@ static void guard_start_recovery(struct guard *guard)
     for (const struct session *session = guard->live; session; session = session->next) {
         domid_set_add(&recovery->live, session->gate.journal.domid);
     }
+    guard_spare_saved(guard, &recovery->live);
     worker_submit(guard->host.worker, &recovery->work);
 }
 
@@ -706,6 +725,70 @@ static void guard_on_gone(void *context, struct session *session)
     guard->callbacks.changed(guard->callbacks.context);
 }
 
+/* ---- from one program to the next ---- */
+
+static int guard_resume_one(struct guard *guard, const json_t *saved)
+{
+    struct session *session;
+    int error = session_resume(&session, &guard->host, saved);
+
+    if (error)
+        return error;
+    guard_watch(guard, session->gate.journal.domid, session->agent.asked, true);
+    guard_link(guard, session);
+    session_go_on_holding(session);
+    return 0;
+}
+
+/* Where one cannot be taken over, its journal is what an earlier daemon has left. */
+static void guard_resume(struct guard *guard)
+{
+    json_t *all = guard->saved, *saved;
+    bool lost = false;
+    size_t i;
+
+    guard->saved = NULL;
+    json_array_foreach(all, i, saved)
+    {
+        int error = guard_resume_one(guard, saved);
+        if (error)
+            log_error("domain %" PRId64 ": its session is not taken over: %s",
+                      (int64_t)json_integer_value(json_object_get(saved, "domid")), strerror(-error));
+        lost |= error != 0;
+    }
+    json_decref(all);
+    if (lost)
+        timer_arm(guard->recover_again, 0);
+    if (guard_is_busy(guard) && !guard->polling)
+        guard_set_polling(guard, true);
+}
+
+json_t *guard_save(const struct guard *guard)
+{
+    json_t *all = json_array();
+
+    for (const struct session *session = guard->live; session && all; session = session->next) {
+        if (json_array_append_new(all, session_save(session)) < 0) {
+            json_decref(all);
+            all = NULL;
+        }
+    }
+    return all;
+}
+
+void guard_take_over(struct guard *guard, json_t *saved)
+{
+    guard->saved = json_incref(saved);
+}
+
+bool guard_is_at_peace(const struct guard *guard)
+{
+    for (const struct session *session = guard->live; session; session = session->next)
+        if (!session_is_at_peace(session))
+            return false;
+    return guard->recovered;
+}
+
 /* ---- from outside ---- */
 
 void guard_apply(struct guard *guard, const struct guard_settings *settings)
@@ -808,6 +891,7 @@ void guard_free(struct guard *guard)
     }
     for (size_t i = 0; i < GUARD_REMEMBERED; i++)
         session_free(guard->gone[i]);
+    json_decref(guard->saved);
     observations_free(guard->observations);
     newcomers_free(guard->newcomers);
     targets_free(guard->targets);

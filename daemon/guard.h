@@ -73,6 +73,14 @@ struct session *guard_next(struct guard *guard, const struct session *session);
 size_t guard_count(const struct guard *guard, enum p2mg_state state);
 size_t guard_live(const struct guard *guard);
 
+/*
+ * From one program to the next (reexec.h). All sessions, as the next one is to have them, who must all be at peace;
+ * NULL for want of memory. What was saved is taken over once xenstored can be asked, before `recovered` is called.
+ */
+bool guard_is_at_peace(const struct guard *guard);
+json_t *guard_save(const struct guard *guard);
+void guard_take_over(struct guard *guard, json_t *saved);
+
 /* Stops the sessions that live with this connection. */
 void guard_connection_closed(struct guard *guard, uint64_t connection);
 

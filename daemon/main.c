@@ -3,6 +3,7 @@
  * p2mguardd: reads its settings, puts back what an earlier daemon left, and only then opens the control socket.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -16,12 +17,14 @@
 #include <systemd/sd-daemon.h>
 
 #include "config.h"
+#include "daemon/clock.h"
 #include "daemon/events.h"
 #include "daemon/guard.h"
 #include "daemon/lock.h"
 #include "daemon/log.h"
 #include "daemon/methods.h"
 #include "daemon/migrate-nodes.h"
+#include "daemon/reexec.h"
 #include "daemon/server.h"
 #include "daemon/settings.h"
 #include "daemon/timer.h"
@@ -33,6 +36,11 @@
 
 /* For a daemon that is just ending, or somebody who puts back what it left. */
 #define MAIN_LOCK_MS 5000
+
+/* How long sessions and callers are waited for that are in the middle of something, and how often they are looked at.
+ */
+#define MAIN_REEXEC_MS 10000
+#define MAIN_REEXEC_LOOK_MS 10
 
 /*
  * Descriptors: one for a connection, a second one while it is not read from, one for a program that saves a guest, of
@@ -51,6 +59,7 @@ struct main_options {
 };
 
 struct daemon {
+    char **arguments;
     struct main_options options;
     struct settings settings;
     struct event_base *base;
@@ -63,6 +72,10 @@ struct daemon {
     struct event *watchdog;
     struct event *stop_timer;
     struct timeval watchdog_interval;
+    struct event *reexec_timer; /* looks whether the program can be executed anew */
+    int64_t reexec_until_ms;    /* 0 = nobody has asked for it */
+    json_t *state;              /* what the program before this one has left us; NULL = there was none */
+    int lock_fd;
     bool stopping;
     int exit_status;
 };
@@ -249,8 +262,10 @@ static void main_on_changed(void *context)
     main_on_settled(context);
 }
 
-static int main_listen_fd(void)
+static int main_listen_fd(const struct daemon *daemon, bool *ours)
 {
+    if (daemon->state)
+        return server_saved_listener(json_object_get(daemon->state, "server"), ours);
     int count = sd_listen_fds(1);
 
     if (count > 1)
@@ -289,13 +304,49 @@ static unsigned main_descriptors(const struct settings *settings)
     return (unsigned)(left ? left : 1);
 }
 
+/* Whose connection has not come with us is as gone as one whose connection is lost. */
+static void main_take_over_connections(struct daemon *daemon)
+{
+    struct session *next;
+
+    server_take_over(daemon->server, json_object_get(daemon->state, "server"));
+    for (struct session *session = guard_next(daemon->guard, NULL); session; session = next) {
+        next = guard_next(daemon->guard, session);
+        if (session->options.hold == P2MG_HOLD_CONNECTION &&
+            !server_has_connection(daemon->server, session->options.connection))
+            guard_connection_closed(daemon->guard, session->options.connection);
+    }
+    migrate_nodes_take_over(daemon->migrate_nodes);
+}
+
+static void main_tell_started(struct daemon *daemon, const char *where)
+{
+    size_t sessions = guard_live(daemon->guard);
+
+    if (daemon->state) {
+        events_emit(daemon->events, "daemon.reexecuted",
+                    json_pack("{s:s,s:I,s:I}", "version", PACKAGE_VERSION, "sessions", (json_int_t)sessions,
+                              "connections", (json_int_t)server_connections(daemon->server)));
+        log_notice("p2mguardd " PACKAGE_VERSION " goes on for the program before it: %zu sessions, %u connections",
+                   sessions, server_connections(daemon->server));
+    } else {
+        events_emit(daemon->events, "daemon.started", json_pack("{s:s}", "version", PACKAGE_VERSION));
+        log_info("p2mguardd " PACKAGE_VERSION " ready on %s", where);
+    }
+    json_decref(daemon->state);
+    daemon->state = NULL;
+}
+
 /* Everything journalled is back where it was: now callers may come. */
 static void main_on_recovered(void *context)
 {
     struct daemon *daemon = context;
+    bool ours = false;
+    int listen_fd = main_listen_fd(daemon, &ours);
     struct server_options options = {
         .path = daemon->settings.socket,
-        .listen_fd = main_listen_fd(),
+        .listen_fd = listen_fd,
+        .listen_ours = ours,
         .group = daemon->settings.socket_group,
         .mode = daemon->settings.socket_mode,
         .max_connections = (unsigned)daemon->settings.max_connections,
@@ -314,9 +365,10 @@ static void main_on_recovered(void *context)
         return;
     }
     methods_set_server(daemon->methods, daemon->server);
+    if (daemon->state)
+        main_take_over_connections(daemon);
     migrate_nodes_start(daemon->migrate_nodes);
-    events_emit(daemon->events, "daemon.started", json_pack("{s:s}", "version", PACKAGE_VERSION));
-    log_info("p2mguardd " PACKAGE_VERSION " ready on %s", options.listen_fd < 0 ? options.path : "systemd's socket");
+    main_tell_started(daemon, options.listen_fd < 0 ? options.path : "systemd's socket");
     sd_notify(0, "READY=1");
     main_tell_status(daemon);
 }
@@ -376,6 +428,85 @@ static void main_on_reload(evutil_socket_t fd, short what, void *context)
     main_tell_status(daemon);
 }
 
+/* ---- the same program anew, or its successor ---- */
+
+static json_t *main_save(struct daemon *daemon, int **fds, size_t *count)
+{
+    json_t *server = server_save(daemon->server, fds, count);
+
+    return json_pack("{s:i,s:s,s:i,s:I,s:o,s:o}", "format", REEXEC_FORMAT, "version", PACKAGE_VERSION, "lock",
+                     daemon->lock_fd, "events", (json_int_t)events_next(daemon->events), "server", server, "sessions",
+                     guard_save(daemon->guard));
+}
+
+/* What the next program could not start with is no reason to lose this one. */
+static int main_check_settings(struct daemon *daemon)
+{
+    struct settings now = daemon->settings;
+    int error = main_read_settings(daemon);
+
+    daemon->settings = now;
+    log_set_level(now.log_level);
+    return error;
+}
+
+static int main_execute(struct daemon *daemon)
+{
+    int *fds = NULL;
+    size_t count = 0;
+    int error = main_check_settings(daemon);
+
+    if (error)
+        return error;
+    json_t *state = main_save(daemon, &fds, &count);
+    int *all = state ? reallocarray(fds, count + 1, sizeof(*fds)) : NULL;
+    error = -ENOMEM;
+    if (all) {
+        fds = all;
+        fds[count++] = daemon->lock_fd;
+        log_notice("executing the program anew");
+        error = reexec_run(state, fds, count, daemon->arguments);
+    }
+    free(fds);
+    json_decref(state);
+    return error;
+}
+
+static void main_give_up_reexec(struct daemon *daemon, const char *why)
+{
+    daemon->reexec_until_ms = 0;
+    log_error("the program is not executed anew: %s", why);
+    events_emit(daemon->events, "daemon.reexec_failed", json_pack("{s:s}", "text", why));
+}
+
+static void main_on_reexec_timer(evutil_socket_t fd, short what, void *context)
+{
+    struct daemon *daemon = context;
+    bool at_peace = guard_is_at_peace(daemon->guard) && migrate_nodes_are_settled(daemon->migrate_nodes);
+    (void)fd, (void)what;
+
+    if (daemon->stopping)
+        return;
+    if (at_peace) {
+        int error = main_execute(daemon);
+        main_give_up_reexec(daemon, strerror(-error));
+    } else if (clock_now_ms() >= daemon->reexec_until_ms) {
+        main_give_up_reexec(daemon, "there are sessions that are neither held nor gone");
+    } else {
+        timer_arm(daemon->reexec_timer, MAIN_REEXEC_LOOK_MS);
+    }
+}
+
+static void main_on_reexec(void *context)
+{
+    struct daemon *daemon = context;
+
+    if (daemon->reexec_until_ms)
+        return;
+    daemon->reexec_until_ms = clock_now_ms() + MAIN_REEXEC_MS;
+    timer_arm(daemon->reexec_timer, MAIN_REEXEC_LOOK_MS);
+}
+
 static void main_on_watchdog(evutil_socket_t fd, short what, void *context)
 {
     struct daemon *daemon = context;
@@ -401,7 +532,8 @@ static int main_set_up_events(struct daemon *daemon)
         return -ENOMEM;
     daemon->stop_timer = evtimer_new(daemon->base, main_on_stop_timer, daemon);
     daemon->watchdog = evtimer_new(daemon->base, main_on_watchdog, daemon);
-    if (!daemon->stop_timer || !daemon->watchdog)
+    daemon->reexec_timer = evtimer_new(daemon->base, main_on_reexec_timer, daemon);
+    if (!daemon->stop_timer || !daemon->watchdog || !daemon->reexec_timer)
         return -ENOMEM;
     if (sd_watchdog_enabled(0, &watchdog_usec) > 0) {
         daemon->watchdog_interval.tv_sec = (time_t)(watchdog_usec / 2000000);
@@ -417,11 +549,15 @@ static int main_set_up_events(struct daemon *daemon)
  * Before anything is looked at: what another daemon holds is not to be taken for what an earlier one left. The
  * descriptor is closed by the end of the process alone, for as long as there is a thread of ours nobody else may begin.
  */
-static int main_lock(const struct daemon *daemon)
+static int main_lock(struct daemon *daemon)
 {
     pid_t holder = 0;
-    int fd;
-    int error = lock_take(daemon->settings.socket, MAIN_LOCK_MS, &fd, &holder);
+
+    if (daemon->state) { /* it goes with the descriptor */
+        daemon->lock_fd = (int)json_integer_value(json_object_get(daemon->state, "lock"));
+        return fcntl(daemon->lock_fd, F_SETFD, FD_CLOEXEC) < 0 ? -errno : 0;
+    }
+    int error = lock_take(daemon->settings.socket, MAIN_LOCK_MS, &daemon->lock_fd, &holder);
 
     if (error == -EWOULDBLOCK)
         log_error("process %d has the lock %s.lock: another p2mguardd, or a thaw without one", (int)holder,
@@ -466,6 +602,11 @@ static int main_set_up(struct daemon *daemon)
                   strerror(-error));
         return error;
     }
+    if (daemon->state) {
+        events_continue(daemon->events, (uint64_t)json_integer_value(json_object_get(daemon->state, "events")));
+        guard_take_over(daemon->guard, json_object_get(daemon->state, "sessions"));
+    }
+    methods_on_reexec(daemon->methods, main_on_reexec, daemon);
     methods_set_guard(daemon->methods, daemon->guard);
     migrate_nodes_set_guard(daemon->migrate_nodes, daemon->guard);
     return 0;
@@ -483,6 +624,8 @@ static void main_tear_down(struct daemon *daemon)
         timer_free(daemon->signals[i]);
     timer_free(daemon->stop_timer);
     timer_free(daemon->watchdog);
+    timer_free(daemon->reexec_timer);
+    json_decref(daemon->state);
     if (daemon->base)
         event_base_free(daemon->base);
 }
@@ -494,6 +637,11 @@ int main(int argc, char **argv)
     main_parse(argc, argv, &daemon.options);
     log_open();
     signal(SIGPIPE, SIG_IGN); /* libxenstore writes to a socket whose other end may be gone */
+    daemon.arguments = argv;
+    int error = reexec_remember_program();
+    if (error)
+        log_warning("which program this is cannot be told, so that it cannot be executed anew: %s", strerror(-error));
+    daemon.state = reexec_take();
     if (main_read_settings(&daemon))
         return 2;
     if (main_lock(&daemon))

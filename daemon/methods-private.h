@@ -57,6 +57,8 @@ struct methods {
     json_t *document; /* OpenRPC's, once it was asked for */
     struct audit *audit;
     int64_t started_ms;
+    void (*reexec)(void *context);
+    void *reexec_context;
 };
 
 json_t *methods_what(const char *what);

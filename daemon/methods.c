@@ -737,6 +737,15 @@ static void run_info(struct rpc_call *call, const json_t *params, void *context)
                         record_policy(&methods->settings->policy), "may_change", (int)rpc_call_peer(call)->may_change));
 }
 
+static void run_reexec(struct rpc_call *call, const json_t *params, void *context)
+{
+    struct methods *methods = context;
+    (void)params;
+
+    rpc_reply(call, json_pack("{s:s,s:I}", "version", PACKAGE_VERSION, "pid", (json_int_t)getpid()));
+    methods->reexec(methods->reexec_context);
+}
+
 static void run_discover(struct rpc_call *call, const json_t *params, void *context)
 {
     struct methods *methods = context;
@@ -780,6 +789,7 @@ const struct rpc_method methods_table[] = {
     {"migration.list", RPC_READ, no_params, run_migrations, NULL, NULL},
     {"events.subscribe", RPC_READ, subscribe_params, run_subscribe, NULL, NULL},
     {"daemon.info", RPC_READ, no_params, run_info, NULL, NULL},
+    {"daemon.reexec", RPC_CHANGE, no_params, run_reexec, NULL, NULL},
     {"rpc.discover", RPC_READ, no_params, run_discover, NULL, NULL},
     {NULL, RPC_READ, NULL, NULL, NULL, NULL},
 };
@@ -817,6 +827,12 @@ void methods_set_guard(struct methods *methods, struct guard *guard)
 void methods_set_server(struct methods *methods, struct server *server)
 {
     methods->server = server;
+}
+
+void methods_on_reexec(struct methods *methods, void (*wanted)(void *context), void *context)
+{
+    methods->reexec = wanted;
+    methods->reexec_context = context;
 }
 
 static void methods_free_waiters(struct waiter_list *waiters)

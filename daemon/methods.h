@@ -28,6 +28,9 @@ int methods_new(struct methods **methods, struct event_base *base, struct events
 void methods_set_guard(struct methods *methods, struct guard *guard);
 void methods_set_server(struct methods *methods, struct server *server);
 
+/* What daemon.reexec asks for; it is answered before. */
+void methods_on_reexec(struct methods *methods, void (*wanted)(void *context), void *context);
+
 /* Fails what still waits. */
 void methods_free(struct methods *methods);
 

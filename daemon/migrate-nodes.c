@@ -624,6 +624,22 @@ void migrate_nodes_set_guard(struct migrate_nodes *nodes, struct guard *guard)
     nodes->guard = guard;
 }
 
+void migrate_nodes_take_over(struct migrate_nodes *nodes)
+{
+    for (struct session *session = guard_next(nodes->guard, NULL); session;
+         session = guard_next(nodes->guard, session)) {
+        const struct journal *journal = &session->gate.journal;
+        struct migrate_node *node = session->options.from_xenstore ? migrate_get(nodes, journal->domid) : NULL;
+        if (!node)
+            continue;
+        node->known = node->named = true;
+        node->session = session;
+        node->attempt = session->attempt;
+        node->options = session->options;
+        strcpy(node->uuid, journal->uuid);
+    }
+}
+
 void migrate_nodes_start(struct migrate_nodes *nodes)
 {
     nodes->serves = nodes->settings->xenstore_callers;

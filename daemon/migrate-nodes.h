@@ -41,6 +41,10 @@ void migrate_nodes_stop(struct migrate_nodes *nodes);
 /* False while an answer is on its way to the store. */
 bool migrate_nodes_are_settled(const struct migrate_nodes *nodes);
 
+/* Before migrate_nodes_start: of the sessions that an earlier program has begun, those that it has begun for callers.
+ */
+void migrate_nodes_take_over(struct migrate_nodes *nodes);
+
 /* For struct guard_callbacks. */
 void migrate_nodes_on_touched(struct migrate_nodes *nodes, uint16_t domid);
 void migrate_nodes_on_back(struct migrate_nodes *nodes);

@@ -21,6 +21,7 @@
 
 #include "daemon/heap.h"
 #include "daemon/log.h"
+#include "daemon/reexec.h"
 #include "daemon/timer.h"
 #include "protocol/names.h"
 
@@ -622,9 +623,9 @@ static int connection_open(struct connection *connection, struct event_base *bas
 }
 
 /* Takes over `fd` when it succeeds. */
-static int connection_new(struct server *server, int fd)
+static int connection_new(struct server *server, int fd, uint64_t id, struct connection **result)
 {
-    struct rpc_peer peer = {.connection = server->last_id + 1};
+    struct rpc_peer peer = {.connection = id};
     struct connection *connection;
     int error = peer_read(fd, server->options.group, &peer);
 
@@ -647,10 +648,10 @@ static int connection_new(struct server *server, int fd)
         return error;
     }
     rpc_channel_on_asked(connection->channel, server->options.asked);
-    server->last_id++;
     LIST_INSERT_HEAD(&server->connections, connection, link);
     server->count++;
     server->descriptors++;
+    *result = connection;
     return 0;
 }
 
@@ -700,6 +701,7 @@ static void server_on_accept(struct evconnlistener *listener, evutil_socket_t fd
                              void *context)
 {
     struct server *server = context;
+    struct connection *connection;
     int error;
 
     (void)listener;
@@ -713,11 +715,13 @@ static void server_on_accept(struct evconnlistener *listener, evutil_socket_t fd
         close(fd);
         return;
     }
-    error = connection_new(server, fd);
+    error = connection_new(server, fd, server->last_id + 1, &connection);
     if (error < 0) {
         log_warning("a client was turned away: %s", strerror(-error));
         close(fd);
+        return;
     }
+    server->last_id++;
 }
 
 /* Out of descriptors, most likely. The peer stays in the backlog, and we would be called again at once. */
@@ -875,6 +879,17 @@ static int server_make_socket(struct server *server)
     return fd;
 }
 
+/* An earlier program has made it. */
+static void server_recognize_socket(struct server *server)
+{
+    struct stat status;
+
+    if (lstat(server->options.path, &status) == 0 && S_ISSOCK(status.st_mode)) {
+        server->device = status.st_dev;
+        server->inode = status.st_ino;
+    }
+}
+
 /* Removes the socket, unless another has taken its place meanwhile. */
 static void server_remove_socket(const struct server *server)
 {
@@ -920,12 +935,12 @@ static struct server *server_make(struct event_base *base, const struct server_o
         return NULL;
     server->base = base;
     server->options = *options;
-    server->options.path = options->listen_fd < 0 ? strdup(options->path) : NULL;
+    server->options.path = options->listen_fd < 0 || options->listen_ours ? strdup(options->path) : NULL;
     LIST_INIT(&server->connections);
     TAILQ_INIT(&server->modest);
     TAILQ_INIT(&server->leaving);
     TAILQ_INIT(&server->greedy);
-    if (options->listen_fd < 0 && server->options.path == NULL) {
+    if ((options->listen_fd < 0 || options->listen_ours) && server->options.path == NULL) {
         free(server);
         return NULL;
     }
@@ -945,6 +960,8 @@ int server_new(struct server **result, struct event_base *base, const struct ser
     if (server == NULL)
         return -ENOMEM;
     fd = options->listen_fd >= 0 ? options->listen_fd : server_make_socket(server);
+    if (fd >= 0 && options->listen_ours)
+        server_recognize_socket(server);
     error = fd < 0 ? fd : server_listen(server, fd);
     if (error < 0) {
         if (fd >= 0 && options->listen_fd < 0)
@@ -987,6 +1004,125 @@ void server_free(struct server *server)
     timer_free(server->tidy);
     free((char *)(uintptr_t)server->options.path);
     free(server);
+}
+
+/* ---- from one program to the next ---- */
+
+/* Nothing is owed to it, and all of what it has asked for has been taken in but for what is in its buffer still. */
+static bool connection_is_at_peace(const struct connection *connection)
+{
+    return connection->channel != NULL && rpc_channel_pending(connection->channel) == 0 &&
+           connection_queued(connection) == 0 && !connection->ended && !connection->mute && !connection->broken &&
+           (connection->listener == NULL || !connection->behind);
+}
+
+static json_t *connection_save(struct connection *connection)
+{
+    struct evbuffer *input = bufferevent_get_input(connection->stream);
+    size_t length = evbuffer_get_length(input);
+    const unsigned char *bytes = length > 0 ? evbuffer_pullup(input, -1) : NULL;
+
+    return json_pack(
+        "{s:i,s:I,s:o,s:o}", "fd", (int)bufferevent_getfd(connection->stream), "id", (json_int_t)connection->id,
+        "input", reexec_pack_bytes(bytes, bytes != NULL ? length : 0), "events",
+        connection->listener != NULL ? json_integer((json_int_t)events_next(connection->server->options.events))
+                                     : json_null());
+}
+
+json_t *server_save(struct server *server, int **fds, size_t *count)
+{
+    json_t *all = json_array(), *state;
+    struct connection *connection;
+
+    *count = 0;
+    *fds = calloc(server->count + 1, sizeof **fds);
+    if (*fds == NULL || all == NULL) {
+        json_decref(all);
+        return NULL;
+    }
+    (*fds)[(*count)++] = evconnlistener_get_fd(server->listener);
+    LIST_FOREACH(connection, &server->connections, link)
+    {
+        connection_flush(connection);
+        if (!connection_is_at_peace(connection))
+            continue;
+        if (json_array_append_new(all, connection_save(connection)) < 0) {
+            json_decref(all);
+            return NULL;
+        }
+        (*fds)[(*count)++] = bufferevent_getfd(connection->stream);
+    }
+    state = json_pack("{s:i,s:b,s:I,s:o}", "listener", (*fds)[0], "ours", (int)(server->options.path != NULL),
+                      "last_id", (json_int_t)server->last_id, "connections", all);
+    return state;
+}
+
+int server_saved_listener(const json_t *saved, bool *ours)
+{
+    int fd = -1, made = 0;
+
+    if (json_unpack((json_t *)(uintptr_t)saved, "{s:i,s:b}", "listener", &fd, "ours", &made) < 0)
+        return -1;
+    *ours = made;
+    return fd;
+}
+
+/* What the earlier program had read, and not taken in. The stream lets nobody else add to it otherwise. */
+static bool connection_put_input(struct connection *connection, const json_t *saved)
+{
+    struct evbuffer *input = bufferevent_get_input(connection->stream);
+    size_t length;
+    void *bytes = reexec_unpack_bytes(saved, &length);
+    bool put;
+
+    evbuffer_unfreeze(input, 0);
+    put = bytes != NULL && evbuffer_add(input, bytes, length) == 0;
+    evbuffer_freeze(input, 0);
+    free(bytes);
+    return put;
+}
+
+/* Takes over the descriptor in any case. */
+static int server_take_one(struct server *server, const json_t *saved)
+{
+    struct connection *connection;
+    json_int_t id, events = 0;
+    json_t *input;
+    int fd, error;
+
+    if (json_unpack((json_t *)(uintptr_t)saved, "{s:i,s:I,s:o}", "fd", &fd, "id", &id, "input", &input) < 0)
+        return -EINVAL;
+    error = fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? -errno : connection_new(server, fd, (uint64_t)id, &connection);
+    if (error < 0) {
+        close(fd);
+        return error;
+    }
+    if (!connection_put_input(connection, input))
+        connection->broken = true;
+    events = json_integer_value(json_object_get(saved, "events"));
+    if (events > 0 && server_subscribe(server, connection->id, (uint64_t)events) < 0)
+        connection->broken = true;
+    connection_wait(connection);
+    return 0;
+}
+
+void server_take_over(struct server *server, const json_t *saved)
+{
+    json_t *connection;
+    size_t i;
+
+    server->last_id = (uint64_t)json_integer_value(json_object_get(saved, "last_id"));
+    json_array_foreach(json_object_get(saved, "connections"), i, connection)
+    {
+        int error = server_take_one(server, connection);
+        if (error < 0)
+            log_warning("a connection is not taken over: %s", strerror(-error));
+    }
+}
+
+bool server_has_connection(const struct server *server, uint64_t id)
+{
+    return connection_find(server, id) != NULL;
 }
 
 void server_set_group(struct server *server, gid_t group)

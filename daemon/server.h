@@ -9,6 +9,9 @@
 #define P2MGUARD_SERVER_H
 
 #include <event2/event.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -19,7 +22,8 @@ struct server;
 
 struct server_options {
     const char *path; /* where to listen; unused when listen_fd >= 0 */
-    int listen_fd;    /* from socket activation, or -1 */
+    int listen_fd;    /* from socket activation or an earlier program, or -1 */
+    bool listen_ours; /* that one has made it, at `path` */
     gid_t group;      /* may change things, and owns the socket; (gid_t)-1 = root only */
     mode_t mode;      /* of the socket */
     unsigned max_connections;
@@ -52,6 +56,21 @@ void server_set_group(struct server *server, gid_t group);
  * the loop turns, so that the reply to the request for them can go first. -ENOTCONN when the connection is gone.
  */
 int server_subscribe(struct server *server, uint64_t connection, uint64_t from);
+
+/*
+ * From one program to the next (reexec.h). Saves the listening socket and all connections that wait for nothing; the
+ * others end with this program. `fds` gets the descriptors that have to stay open, of which there are *count; both are
+ * for the caller to free. NULL for want of memory.
+ */
+json_t *server_save(struct server *server, int **fds, size_t *count);
+
+/* The descriptor of a saved listening socket, and whether it is one that server_new made; -1: there is none. */
+int server_saved_listener(const json_t *saved, bool *ours);
+
+/* Goes on with the saved connections. */
+void server_take_over(struct server *server, const json_t *saved);
+
+bool server_has_connection(const struct server *server, uint64_t connection);
 
 unsigned server_connections(const struct server *server);
 

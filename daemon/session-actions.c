@@ -150,6 +150,7 @@ void session_begin_freezing(struct session *session)
 static void session_count_attempt(struct session *session)
 {
     session->attempt++;
+    session->resumed = false;
     session_agent_forget(session);
     event_del(session->grace_timer);
     session_begin_freezing(session);

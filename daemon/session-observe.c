@@ -120,7 +120,7 @@ static struct verdict_facts session_facts(const struct session *session, const s
         .state = session_state(session),
         .ended_by = session->ending,
         .gate_opened = session->gate_opened,
-        .unwatched = session->unwatched,
+        .unwatched = session->unwatched || session->resumed,
         .store_unreachable = session->store_unreachable,
         .max_gap_ms = session->host->max_gap_ms,
         .attempt = session->attempt,

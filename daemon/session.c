@@ -408,8 +408,8 @@ static void session_name_itself(struct session *session)
     snprintf(session->id, sizeof(session->id), "%u-%08" PRIx32, session->sight.seen.domid, number);
 }
 
-int session_new(struct session **result, struct session_host *host, const struct hypervisor_domain *domain,
-                const struct session_options *options)
+int session_make(struct session **result, struct session_host *host, const struct hypervisor_domain *domain,
+                 const struct session_options *options)
 {
     struct session *session = calloc(1, sizeof(*session));
 
@@ -434,11 +434,23 @@ int session_new(struct session **result, struct session_host *host, const struct
         return -ENOMEM;
     }
     session_map(session);
+    *result = session;
+    return 0;
+}
+
+int session_new(struct session **result, struct session_host *host, const struct hypervisor_domain *domain,
+                const struct session_options *options)
+{
+    struct session *session;
+    int error = session_make(&session, host, domain, options);
+
+    if (error)
+        return error;
     record_emit(session, "session.begun", "{s:I,s:s,s:I,s:I}", "tot_kib", (json_int_t)sight_tot_kib(&session->sight),
                 "require", p2mg_require_name(options->policy.require), "pid", (json_int_t)options->pid, "uid",
                 (json_int_t)options->uid);
     session_begin_freezing(session);
-    timer_arm(session->end_timer, options->policy.max_hold_ms);
+    session_arm_deadline(session);
     session_handle(session, EVENT_BEGIN);
     *result = session;
     return 0;
@@ -481,6 +493,11 @@ static int64_t session_left_ms(const struct session *session)
     return left_ms > 0 ? left_ms : 0;
 }
 
+void session_arm_deadline(struct session *session)
+{
+    timer_arm(session->end_timer, session_left_ms(session));
+}
+
 /* libxl renames the source when the guest has left it for good, and back when it could not be started elsewhere. */
 void session_renamed(struct session *session, const char *name)
 {
@@ -492,7 +509,7 @@ void session_renamed(struct session *session, const char *name)
         snprintf(session->options.name, sizeof(session->options.name), "%s", name);
     } else if (strcmp(name, before) == 0) {
         if (session->leaving)
-            timer_arm(session->end_timer, session_left_ms(session));
+            session_arm_deadline(session);
         session->leaving = false;
     } else if (strncmp(name, before, length) == 0 && strcmp(name + length, away) == 0) {
         session->leaving = true;

@@ -141,6 +141,7 @@ struct session {
     int64_t held_after_ms;     /* from begin to the first hold; -1 before */
     int64_t attempt;
     bool has_baseline;
+    bool resumed;                /* in this attempt there was a moment in which nobody looked: reexec.h */
     bool gate_opened, unwatched; /* since the baseline */
     bool store_unreachable;      /* at the last look */
 
@@ -233,7 +234,29 @@ int64_t session_backoff_ms(const struct session *session, int64_t attempt);
 /* What will be, or has been, put back as the target: the toolstack's latest wish. */
 uint64_t session_wanted_target_kib(const struct session *session);
 
+/* ---- from one program to the next: session-save.c ---- */
+
+/* It is held, and nothing is under way. */
+bool session_is_at_peace(const struct session *session);
+
+/* All that the next program has to know; NULL for want of memory. */
+json_t *session_save(const struct session *session);
+
+/*
+ * A session that session_save has saved, alive, and for its owner to be linked before session_go_on_holding() is called
+ * once. -EINVAL: it was not; -ESRCH: its domain is gone.
+ */
+int session_resume(struct session **session, struct session_host *host, const json_t *saved);
+void session_go_on_holding(struct session *session);
+
 /* ---- between the parts of a session ---- */
+
+/* One that has not begun. */
+int session_make(struct session **session, struct session_host *host, const struct hypervisor_domain *domain,
+                 const struct session_options *options);
+
+/* The time that is left until it is let go in any case. */
+void session_arm_deadline(struct session *session);
 
 /* Handles an event now, or when the job at hand is back. */
 void session_post(struct session *session, enum session_event event);

@@ -71,6 +71,23 @@ class Asking(GuardCase):
         self.assertEqual(caught.exception.code, -32005)
         return caught.exception.data
 
+    def test_program_that_is_executed_anew(self):
+        """The agent is asked once more, and stays frozen."""
+        self.host.create(1)
+        agent = self.agent()
+        session = self.require()
+        self.client.call('events.subscribe')
+        before = agent.seq()
+        self.client.call('daemon.reexec')
+        self.client.event('daemon.reexecuted')
+        self.client.event('session.held')
+        self.assertNotEqual(agent.seq(), before)
+        self.client.call('guard.retry', session=session['session'])
+        verdict = self.client.call('guard.verdict', session=session['session'])
+        self.assertEqual((verdict['verdict'], verdict['reason']), ('proceed', 'unchanged'))
+        self.client.call('guard.end', session=session['session'], outcome='failed')
+        self.assertIsNone(self.host.store.read_or_none('/local/domain/1/control/p2mguard'))
+
     def listed(self, member):
         sessions = self.client.call('guard.list')['sessions']
         return sessions and sessions[0][member]

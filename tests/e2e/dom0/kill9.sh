@@ -52,3 +52,17 @@ round() { # NAME BEFORE_KIB AFTER_KIB: the target asked for while held, and, if 
 round kill9.asked_while_held $((400 * 1024))
 round kill9.asked_while_dead $((300 * 1024)) $((350 * 1024))
 round kill9.smaller $((260 * 1024))
+
+# An upgrade: the program is executed anew, and nobody is let go.
+until_true 60 settled
+id=$(domid) pid=$DAEMON wanted=$((300 * 1024))
+session=$(p2mguardctl begin --detached "$GUEST" 2>>"$LOGS/ctl")
+held=$(tot_kib)
+xl mem-set "$GUEST" "${wanted}k"
+until_true 5 deferred || say "the deferred target stayed in the store"
+say "$(p2mguardctl reexec 2>&1)"
+goes_on() { [[ $(p2mguardctl show "$session" --json | jq -r .state) == held && -e /proc/$pid ]] && gated && ! moving; }
+check kill9.reexec.held "the same process and session, the target is out of the guest's sight, no page has moved" until_true 10 goes_on
+p2mguardctl end "$session" failed >/dev/null
+check kill9.reexec.restored "target, max_pages and permissions as the toolstack last asked" as_libxl_makes_it "$wanted"
+check kill9.reexec.arrives "the guest reaches its target" until_true 60 settled
