@@ -3,15 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,6 +19,7 @@
 #include "daemon/heap.h"
 #include "daemon/log.h"
 #include "daemon/reexec.h"
+#include "daemon/server-socket.h"
 #include "daemon/timer.h"
 #include "protocol/names.h"
 
@@ -57,7 +55,8 @@ TAILQ_HEAD(connection_queue, connection);
 
 struct server {
     struct event_base *base;
-    struct server_options options; /* path is ours, NULL with socket activation */
+    struct server_options options;
+    struct server_socket socket; /* its path is ours */
     struct evconnlistener *listener;
     struct event *accept_again;
     struct connection_list connections;
@@ -73,8 +72,6 @@ struct server {
     unsigned accepted;    /* since the listener rested */
     bool starved;         /* accept failed the last time, and the log knows */
     uint64_t last_id;
-    dev_t device; /* of the socket we made, so that another's is not removed */
-    ino_t inode;
 };
 
 struct connection {
@@ -777,137 +774,13 @@ static void server_on_tidy(evutil_socket_t fd, short what, void *context)
     heap_give_back();
 }
 
-/* ---- The socket ---- */
-
-static int address_fill(struct sockaddr_un *address, const char *path)
-{
-    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
-    if (*path == '\0' || strlen(path) >= sizeof address->sun_path)
-        return *path == '\0' ? -EINVAL : -ENAMETOOLONG;
-    memcpy(address->sun_path, path, strlen(path));
-    return 0;
-}
-
-/* 0 when nobody answers at the address, -EADDRINUSE when somebody does (or is too busy to). */
-static int address_probe(const struct sockaddr_un *address)
-{
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    int error;
-
-    if (fd < 0)
-        return -errno;
-    error = connect(fd, (const struct sockaddr *)address, sizeof *address) < 0 ? errno : 0;
-    close(fd);
-    if (error == ECONNREFUSED || error == ENOENT)
-        return 0;
-    return error == 0 || error == EAGAIN ? -EADDRINUSE : -error;
-}
-
-/* Makes way for our socket: removes one that nobody listens on. */
-static int address_clear(const struct sockaddr_un *address)
-{
-    struct stat status;
-    int error;
-
-    if (lstat(address->sun_path, &status) < 0)
-        return errno == ENOENT ? 0 : -errno;
-    if (!S_ISSOCK(status.st_mode))
-        return -ENOTSOCK;
-    error = address_probe(address);
-    if (error < 0)
-        return error;
-    return unlink(address->sun_path) < 0 && errno != ENOENT ? -errno : 0;
-}
-
-static int address_make_folder(const struct sockaddr_un *address)
-{
-    char copy[sizeof address->sun_path];
-
-    memcpy(copy, address->sun_path, sizeof copy);
-    if (mkdir(dirname(copy), 0755) < 0 && errno != EEXIST)
-        return -errno;
-    return 0;
-}
-
-/*
- * Binds with the right mode and owner before anybody can connect: the mode is the descriptor's when it is bound, and
- * a socket refuses connections until listen is called, which happens after this.
- */
-static int server_bind(struct server *server, int fd, const struct sockaddr_un *address)
-{
-    const struct server_options *options = &server->options;
-    struct stat status;
-
-    if (fchmod(fd, options->mode) < 0 || bind(fd, (const struct sockaddr *)address, sizeof *address) < 0)
-        return -errno;
-    if ((options->group != (gid_t)-1 && lchown(address->sun_path, (uid_t)-1, options->group) < 0) ||
-        lstat(address->sun_path, &status) < 0) {
-        int error = -errno;
-
-        unlink(address->sun_path);
-        return error;
-    }
-    server->device = status.st_dev;
-    server->inode = status.st_ino;
-    return 0;
-}
-
-/* A socket bound to the path, or a negative errno. */
-static int server_make_socket(struct server *server)
-{
-    struct sockaddr_un address;
-    int error = address_fill(&address, server->options.path);
-    mode_t umask_before;
-    int fd;
-
-    if (error < 0)
-        return error;
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return -errno;
-    umask_before = umask(0);
-    error = address_make_folder(&address);
-    if (error == 0)
-        error = address_clear(&address);
-    if (error == 0)
-        error = server_bind(server, fd, &address);
-    umask(umask_before);
-    if (error < 0) {
-        close(fd);
-        return error;
-    }
-    return fd;
-}
-
-/* An earlier program has made it. */
-static void server_recognize_socket(struct server *server)
-{
-    struct stat status;
-
-    if (lstat(server->options.path, &status) == 0 && S_ISSOCK(status.st_mode)) {
-        server->device = status.st_dev;
-        server->inode = status.st_ino;
-    }
-}
-
-/* Removes the socket, unless another has taken its place meanwhile. */
-static void server_remove_socket(const struct server *server)
-{
-    const char *path = server->options.path;
-    struct stat status;
-
-    if (path != NULL && server->inode != 0 && lstat(path, &status) == 0 && status.st_dev == server->device &&
-        status.st_ino == server->inode)
-        unlink(path);
-}
-
 /* ---- The server ---- */
 
 /* Starts to listen on `fd`, and takes it over when that succeeds. */
 static int server_listen(struct server *server, int fd)
 {
     /* A socket from activation listens already, with a backlog its unit chose: 0 leaves that as it is. */
-    int backlog = server->options.path != NULL ? BACKLOG : 0;
+    int backlog = server->socket.path != NULL ? BACKLOG : 0;
 
     if (evutil_make_socket_nonblocking(fd) < 0)
         return -errno;
@@ -935,12 +808,12 @@ static struct server *server_make(struct event_base *base, const struct server_o
         return NULL;
     server->base = base;
     server->options = *options;
-    server->options.path = options->listen_fd < 0 || options->listen_ours ? strdup(options->path) : NULL;
+    server->socket.path = options->listen_fd < 0 || options->listen_ours ? strdup(options->path) : NULL;
     LIST_INIT(&server->connections);
     TAILQ_INIT(&server->modest);
     TAILQ_INIT(&server->leaving);
     TAILQ_INIT(&server->greedy);
-    if ((options->listen_fd < 0 || options->listen_ours) && server->options.path == NULL) {
+    if ((options->listen_fd < 0 || options->listen_ours) && server->socket.path == NULL) {
         free(server);
         return NULL;
     }
@@ -959,9 +832,10 @@ int server_new(struct server **result, struct event_base *base, const struct ser
     server = server_make(base, options);
     if (server == NULL)
         return -ENOMEM;
-    fd = options->listen_fd >= 0 ? options->listen_fd : server_make_socket(server);
+    fd = options->listen_fd >= 0 ? options->listen_fd
+                                 : server_socket_make(&server->socket, options->mode, options->group);
     if (fd >= 0 && options->listen_ours)
-        server_recognize_socket(server);
+        server_socket_recognize(&server->socket);
     error = fd < 0 ? fd : server_listen(server, fd);
     if (error < 0) {
         if (fd >= 0 && options->listen_fd < 0)
@@ -992,7 +866,7 @@ void server_free(struct server *server)
     if (server == NULL)
         return;
     /* First, so that a client turned away finds no socket when it comes back at once. */
-    server_remove_socket(server);
+    server_socket_remove(&server->socket);
     if (server->listener != NULL)
         evconnlistener_free(server->listener);
     while ((connection = LIST_FIRST(&server->connections)) != NULL) {
@@ -1002,7 +876,7 @@ void server_free(struct server *server)
     timer_free(server->accept_again);
     timer_free(server->serve);
     timer_free(server->tidy);
-    free((char *)(uintptr_t)server->options.path);
+    free((char *)(uintptr_t)server->socket.path);
     free(server);
 }
 
@@ -1052,8 +926,8 @@ json_t *server_save(struct server *server, int **fds, size_t *count)
         }
         (*fds)[(*count)++] = bufferevent_getfd(connection->stream);
     }
-    state = json_pack("{s:i,s:b,s:I,s:o}", "listener", (*fds)[0], "ours", (int)(server->options.path != NULL),
-                      "last_id", (json_int_t)server->last_id, "connections", all);
+    state = json_pack("{s:i,s:b,s:I,s:o}", "listener", (*fds)[0], "ours", (int)(server->socket.path != NULL), "last_id",
+                      (json_int_t)server->last_id, "connections", all);
     return state;
 }
 
@@ -1130,8 +1004,8 @@ void server_set_group(struct server *server, gid_t group)
     gid_t owner = group != (gid_t)-1 ? group : getegid();
 
     server->options.group = group;
-    if (server->options.path != NULL && lchown(server->options.path, (uid_t)-1, owner) < 0)
-        log_warning("giving %s to the new group failed: %s", server->options.path, strerror(errno));
+    if (server->socket.path != NULL && lchown(server->socket.path, (uid_t)-1, owner) < 0)
+        log_warning("giving %s to the new group failed: %s", server->socket.path, strerror(errno));
 }
 
 unsigned server_connections(const struct server *server)
