@@ -268,6 +268,27 @@ class Daemon(ContainerCase):
         self.assertEqual(self.host.snapshot(1), before)
         self.assertEqual(len([line for line in self.lines_of('thaw') if 'put back what' in line]), 2)
 
+    def test_executed_anew(self):
+        """Confined as it is; systemd sees a service that goes on, and its socket and watchdog with it."""
+        before = self.host.create(1)
+        self.start()
+        self.hold()
+        pid = self.container.main_pid(self.UNIT)
+        client = self.host.client()
+        client.call('events.subscribe')
+        for _ in range(2):
+            client.call('daemon.reexec')
+            self.assertEqual(client.event('daemon.reexecuted')['sessions'], 1)
+        self.assertEqual((self.container.main_pid(self.UNIT), self.lines_of('thaw')), (pid, []))
+        self.assertEqual(self.status(pid)['Seccomp'], '2')
+        pinged = self.container.show(self.UNIT, 'WatchdogTimestampMonotonic')
+        wait_until(lambda: self.container.show(self.UNIT, 'WatchdogTimestampMonotonic') != pinged, 20, 'another ping')
+        self.assertEqual(self.container.show(self.UNIT, 'NRestarts', 'StatusText'), ['0', '1 held'])
+        session, = self.host.client().call('guard.list')['sessions']
+        self.assertEqual(session['state'], 'held')
+        client.call('guard.end', session=session['session'], outcome='failed')
+        self.assertEqual(self.host.snapshot(1), before)
+
     def test_dead_for_good(self):
         before = self.host.create(1)
         self.drop_in(self.UNIT, 'dead', '[Service]\nRestart=no\n')
