@@ -21,9 +21,11 @@
 
 #include "client/ctl.h"
 
-/* What the command's libxl is to run in place of its own save helper, and where that finds the daemon. */
+/* What the command's libxl is to run in place of its own save helper, where that finds the daemon, and what it does
+ * when there is none: whoever has asked for a guard wants no migration without. */
 #define MIGRATE_SAVE_HELPER "LIBXL_SAVE_HELPER"
 #define MIGRATE_SOCKET "P2MGUARD_SOCKET"
+#define MIGRATE_SAVE_POLICY "P2MGUARD_SAVE_POLICY"
 
 /* How often the daemon is asked for a verdict while the command runs; a change is told at once by an event. */
 #define MIGRATE_ASK_MS 200
@@ -148,7 +150,7 @@ static int migrate_set_environment(struct migration *migration)
                     strerror(errno));
         return 0;
     }
-    if (setenv(MIGRATE_SAVE_HELPER, program, 1) < 0 ||
+    if (setenv(MIGRATE_SAVE_HELPER, program, 1) < 0 || setenv(MIGRATE_SAVE_POLICY, "strict", 0) < 0 ||
         (migration->ctl->socket_given && setenv(MIGRATE_SOCKET, migration->ctl->socket, 1) < 0)) {
         migrate_say(migration, "setting the command's environment failed: %s", strerror(errno));
         return -errno;

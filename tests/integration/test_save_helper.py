@@ -567,14 +567,14 @@ class SaveHelper(GuardCase):
         self.assertEqual((libxl.wait(), libxl.did()), (1, []))
         self.assertIn('guarded by somebody else, and not held', libxl.said())
 
-    def around(self, *script, after='true'):
+    def around(self, *script, after='true', command=None):
         """p2mguardctl, and what libxl does with the environment that it has from it."""
         path = self.mark('script')
         with open(path, 'w', encoding='ascii') as file:
             file.write('\n'.join(script) + '\n')
-        command = f'"$LIBXL_SAVE_HELPER" --save-domain 9 -1 1 1 8 0 9>/dev/null </dev/zero >{self.mark("out")} && {after}'
+        moves = f'"$LIBXL_SAVE_HELPER" --save-domain 9 -1 1 1 8 0 9>/dev/null </dev/zero >{self.mark("out")} && {after}'
         return subprocess.Popen([BUILD + '/p2mguardctl', '--socket', self.host.control, '--json', 'migrate', '--policy',
-                                 'quiet_ms=50', '--policy', 'settle_ms=100', '1', '--', 'sh', '-c', command],
+                                 'quiet_ms=50', '--policy', 'settle_ms=100', '1', '--', 'sh', '-c', command or moves],
                                 env=dict(os.environ, SCRIPT=path, P2MGUARD_REAL_SAVE_HELPER=REAL, P2MGUARD_STEADY_MS='60000',
                                          P2MGUARD_SAVE_HELPER=BUILD + '/save-helper'),
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -585,6 +585,19 @@ class SaveHelper(GuardCase):
         out, err = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 0, err)
         self.assertEqual(len(json.loads(out.splitlines()[-1])['attempts']), 1)
+
+    def test_p2mguardctls_daemon_is_killed_before_the_helper_is_started(self):
+        self.host.create(1)
+        command = (f'touch {self.mark("there")}; while [ ! -e {self.mark("go")} ]; do sleep 0.01; done; '
+                   '"$LIBXL_SAVE_HELPER" --save-domain 9 -1 1 1 8 0 9>/dev/null </dev/zero >/dev/null')
+        process = self.around('suspend', 'complete 0', command=command)
+        wait_until(lambda: os.path.exists(self.mark('there')), 30, 'the command')
+        self.host.kill_daemon()
+        self.touch('go')
+        self.assertNotEqual(process.wait(60), 0)
+        process.communicate()
+        self.assertFalse(os.path.exists(self.mark('script.did')))
+        self.host.start_daemon()
 
     def test_p2mguardctls_daemon_is_killed(self):
         """A migration that has lost its guard while pages are copied fails, and the guest stays where it is."""
