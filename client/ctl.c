@@ -3,79 +3,25 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <unistd.h>
 
-#include "protocol/names.h"
+#include "client/nearest.h"
+#include "client/synopsis.h"
 #include "protocol/policy.h"
-
-void ctl_say(const char *format, ...)
-{
-    va_list arguments;
-
-    fflush(stdout);
-    fputs("p2mguardctl: ", stderr);
-    va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
-    va_end(arguments);
-    fputc('\n', stderr);
-}
-
-int ctl_usage_error(const char *command, const char *format, ...)
-{
-    va_list arguments;
-
-    fprintf(stderr, "p2mguardctl%s%s: ", *command ? " " : "", command);
-    va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
-    va_end(arguments);
-    fputs("; see p2mguardctl --help\n", stderr);
-    return CTL_USAGE;
-}
-
-int ctl_connect(struct ctl *ctl)
-{
-    int error = connection_open(&ctl->connection, ctl->socket);
-
-    if (!error)
-        return CTL_OK;
-    if (error == -EACCES || error == -EPERM) {
-        ctl_say("%s: %s; the socket is for root and the group the daemon is configured with", ctl->socket,
-                strerror(-error));
-        return CTL_FAILED;
-    }
-    ctl_say("nobody answers on %s (%s); is p2mguardd running? systemctl status p2mguardd", ctl->socket,
-            strerror(-error));
-    return CTL_NO_DAEMON;
-}
-
-int ctl_explain(int failure, json_t *error)
-{
-    int64_t code = ctl_integer(error, "code", 0);
-    char text[512];
-
-    if (failure == -EPIPE) {
-        ctl_say("the daemon closed the connection");
-        return CTL_NO_DAEMON;
-    }
-    if (!error) {
-        ctl_say("talking to the daemon failed: %s", strerror(-failure));
-        return CTL_FAILED;
-    }
-    connection_error_text(error, text, sizeof(text));
-    ctl_say("%s", text);
-    json_decref(error);
-    return code == P2MG_ERROR_NOT_HELD || code == P2MG_ERROR_NOT_GUARDABLE ? CTL_NOT_HELD : CTL_FAILED;
-}
 
 int ctl_call(struct ctl *ctl, const char *method, json_t *params, json_t **result)
 {
     json_t *error;
-    int failure = connection_call(ctl->connection, method, params, result, &error);
+    int status = ctl_connect(ctl);
 
+    if (status) {
+        json_decref(params);
+        return status;
+    }
+    int failure = connection_call(ctl->connection, method, params, result, &error);
     return failure ? ctl_explain(failure, error) : CTL_OK;
 }
 
@@ -117,16 +63,41 @@ char *ctl_session_id(struct ctl *ctl, const char *text, int *status)
     /* Sessions that are gone are not listed, but still known for a while. */
     if (!id)
         id = strdup(text);
-    if (!id) {
-        ctl_say("out of memory");
-        *status = CTL_FAILED;
-    }
+    if (!id)
+        *status = ctl_fail("out of memory");
     return id;
+}
+
+const char *ctl_choices(const char *word)
+{
+    if (strcmp(word, "LEVEL") == 0)
+        return "gate|settled|agent";
+    return strchr(word, '|') && word[strspn(word, "abcdefghijklmnopqrstuvwxyz-|")] == '\0' ? word : NULL;
+}
+
+bool ctl_check_choice(const char *command, const char *name, const char *choices, const char *text)
+{
+    const char *at = choices, *choice;
+    char word[NEAREST_MAX + 1];
+    struct nearest nearest;
+    size_t length;
+
+    nearest_init(&nearest, text);
+    while ((choice = synopsis_choice(&at, &length)), length > 0) {
+        snprintf(word, sizeof(word), "%.*s", (int)length, choice);
+        if (strcmp(word, text) == 0)
+            return true;
+        nearest_offer(&nearest, word);
+    }
+    ctl_usage_error(command, "%s%sis '%.64s', expected %s%s%s%s", name, *name ? " " : "the word ", text, choices,
+                    *nearest.found ? "; did you mean '" : "", nearest.found, *nearest.found ? "'?" : "");
+    return false;
 }
 
 bool ctl_policy_set(json_t *policy, const char *command, const char *assignment)
 {
     const char *value = strchr(assignment, '=');
+    struct nearest nearest;
     char name[64], *end;
 
     if (!value || (size_t)(value - assignment) >= sizeof(name)) {
@@ -136,10 +107,16 @@ bool ctl_policy_set(json_t *policy, const char *command, const char *assignment)
     snprintf(name, sizeof(name), "%.*s", (int)(value - assignment), assignment);
     value++;
     if (strcmp(name, "require") == 0)
-        return json_object_set_new(policy, name, json_string(value)) == 0;
+        return ctl_check_choice(command, "require", ctl_choices("LEVEL"), value) &&
+               json_object_set_new(policy, name, json_string(value)) == 0;
     const struct p2mg_policy_member *member = p2mg_policy_find(name);
     if (!member) {
-        ctl_usage_error(command, "--policy names '%s', which is no member of a policy", name);
+        nearest_init(&nearest, name);
+        nearest_offer(&nearest, "require");
+        for (member = p2mg_policy_members; member->name; member++)
+            nearest_offer(&nearest, member->name);
+        ctl_usage_error(command, "--policy names '%s', which is no member of a policy%s%s%s", name,
+                        *nearest.found ? "; did you mean '" : "", nearest.found, *nearest.found ? "'?" : "");
         return false;
     }
     errno = 0;
@@ -154,9 +131,35 @@ bool ctl_policy_set(json_t *policy, const char *command, const char *assignment)
 
 void ctl_print_json(const json_t *value)
 {
-    json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY);
+    /* What others wrote is not to control a terminal. */
+    json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY | (isatty(STDOUT_FILENO) ? JSON_ENSURE_ASCII : 0));
     putchar('\n');
     fflush(stdout);
+}
+
+int ctl_show_result(const struct ctl *ctl, json_t *result)
+{
+    int status = CTL_OK;
+
+    if (ctl->json)
+        ctl_print_json(result);
+    else
+        status = show_record(result);
+    json_decref(result);
+    return status;
+}
+
+int ctl_on_session(struct ctl *ctl, const char *method, const char *session, const char *key, const char *value)
+{
+    int status;
+    json_t *result;
+    char *id = ctl_session_id(ctl, session, &status);
+
+    if (!id)
+        return status;
+    status = ctl_call(ctl, method, json_pack("{s:s,s:s*}", "session", id, key ? key : "-", value), &result);
+    free(id);
+    return status ? status : ctl_show_result(ctl, result);
 }
 
 const char *ctl_size(char text[CTL_TEXT], const json_t *kib)
@@ -181,30 +184,4 @@ const char *ctl_duration(char text[CTL_TEXT], int64_t ms)
     else
         snprintf(text, CTL_TEXT, "%" PRId64 " min", ms / 60000);
     return text;
-}
-
-/* "12:03:04.567  u  target.deferred  target_kib=307200 pin_kib=262144" */
-void ctl_print_event(const json_t *event)
-{
-    int64_t time_ms = ctl_integer(event, "time_ms", 0);
-    time_t seconds = (time_t)(time_ms / 1000);
-    const char *key, *name = ctl_string(event, "name");
-    struct tm local;
-    char clock[16];
-    json_t *value;
-
-    localtime_r(&seconds, &local);
-    strftime(clock, sizeof(clock), "%H:%M:%S", &local);
-    printf("%s.%03d  %-12s %-18s", clock, (int)(time_ms % 1000), *name ? name : "-", ctl_string(event, "type"));
-    json_object_foreach((json_t *)(uintptr_t)event, key, value)
-    {
-        if (strcmp(key, "seq") == 0 || strcmp(key, "time_ms") == 0 || strcmp(key, "type") == 0 ||
-            strcmp(key, "name") == 0 || strcmp(key, "domid") == 0)
-            continue;
-        char *text = json_is_string(value) ? NULL : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
-        printf(" %s=%s", key, text ? text : json_is_string(value) ? json_string_value(value) : "?");
-        free(text);
-    }
-    putchar('\n');
-    fflush(stdout);
 }

@@ -181,7 +181,8 @@ static int migrate_start(struct migration *migration)
     posix_spawnattr_destroy(&attributes);
     if (error) {
         migration->pid = 0;
-        migrate_say(migration, "starting '%s' failed: %s", migration->command[0], strerror(error));
+        migrate_wipe(migration);
+        ctl_fail("starting '%s' failed: %s", migration->command[0], strerror(error));
         return -error;
     }
     migration->pidfd = pidfd_open(migration->pid, 0);
@@ -533,19 +534,41 @@ static int migrate_attempt(struct migration *migration)
 
 /* ---- the end ---- */
 
+/* For a shell: as it is where that is one word, else in quotes; the caller's. */
+static char *migrate_quote(const char *word)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,_+:@%/-";
+    char *quoted = malloc(strlen(word) * 4 + 3), *to = quoted;
+
+    if (!quoted)
+        return NULL;
+    if (*word && word[strspn(word, plain)] == '\0')
+        return strcpy(quoted, word);
+    *to++ = '\'';
+    for (; *word; word++)
+        to = *word == '\'' ? stpcpy(to, "'\\''") : (*to = *word, to + 1);
+    strcpy(to, "'");
+    return quoted;
+}
+
 /*
- * The target that nobody has given the guest yet, as a command; false when there is none. The command's success counts
- * and not the session's outcome: a domain that was saved is gone before anybody could say that it was completed.
+ * The target that nobody has given the guest yet, as a command, the caller's; NULL when there is none. The command's
+ * success counts and not the session's outcome: a domain that was saved is gone before anybody could say that it was
+ * completed.
  */
-static bool migrate_deferred_command(const struct migration *migration, int status, char *command, size_t size)
+static char *migrate_deferred_command(const struct migration *migration, int status)
 {
     int64_t wanted_kib = ctl_integer(migration->record, "wanted_target_kib", 0);
     int64_t pin_kib = ctl_integer(migration->record, "pin_kib", 0);
+    char *command = NULL;
 
     if (status != CTL_OK || wanted_kib == pin_kib || !pin_kib)
-        return false;
-    snprintf(command, size, "xl mem-set %s %" PRId64 "k", ctl_string(migration->record, "name"), wanted_kib);
-    return true;
+        return NULL;
+    char *name = migrate_quote(ctl_string(migration->record, "name"));
+    if (!name || asprintf(&command, "xl mem-set %s %" PRId64 "k", name, wanted_kib) < 0)
+        command = NULL;
+    free(name);
+    return command;
 }
 
 static void migrate_tell_deferred(struct migration *migration, const char *command)
@@ -631,7 +654,6 @@ static int migrate_block_signals(struct migration *migration)
 int migrate_command(struct ctl *ctl, int argc, char **argv)
 {
     struct migration migration = {.ctl = ctl, .held_after_ms = -1, .pidfd = -1, .signals = -1};
-    char command[256];
 
     migration.policy = json_object();
     migration.attempts = json_array();
@@ -639,19 +661,19 @@ int migrate_command(struct ctl *ctl, int argc, char **argv)
     migration.begun_ms = migrate_now_ms();
     int status = migration.policy && migration.attempts ? migrate_parse(&migration, argc, argv) : CTL_FAILED;
     if (!status && migrate_block_signals(&migration)) {
-        ctl_say("waiting for signals failed: %s", strerror(errno));
-        status = CTL_FAILED;
+        status = ctl_fail("waiting for signals failed: %s", strerror(errno));
     }
     if (!status) {
         status = migrate_guarded(&migration);
-        bool deferred = migrate_deferred_command(&migration, status, command, sizeof(command));
-        if (deferred)
+        char *command = migrate_deferred_command(&migration, status);
+        if (command)
             migrate_tell_deferred(&migration, command);
         if (status == CTL_OK)
             migrate_say(&migration, "%s has been migrated%s", migration.domain,
                         migration.unguarded ? ", at the end without a guard" : "");
         if (ctl->json && status != CTL_NO_DAEMON)
-            migrate_summarize(&migration, status, deferred ? command : NULL);
+            migrate_summarize(&migration, status, command);
+        free(command);
     }
     if (migration.signals >= 0)
         close(migration.signals);

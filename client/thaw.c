@@ -67,8 +67,7 @@ static int thaw_offline(const struct ctl *ctl, const struct thaw_options *option
         arguments[count++] = options->domain;
     arguments[count] = NULL;
     execv(program, arguments);
-    ctl_say("%s cannot be run: %s", program, strerror(errno));
-    return CTL_FAILED;
+    return ctl_fail("%s cannot be run: %s", program, strerror(errno));
 }
 
 /* Ends one session; its record goes into `ended`. */
@@ -129,7 +128,7 @@ int thaw_command(struct ctl *ctl, int argc, char **argv)
         return thaw_offline(ctl, &options);
     json_t *ended = json_array();
     status = ended ? thaw_online(ctl, &options, ended) : CTL_FAILED;
-    if (ctl->json && ended)
+    if (ctl->json && (!status || json_array_size(ended) > 0))
         ctl_print_json(ended);
     else if (!status)
         printf("let go: %zu\n", json_array_size(ended));
