@@ -2,6 +2,7 @@
 """p2mguardctl, against the daemon; the migrating command is a small script."""
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -18,7 +19,7 @@ def children_of(pid):
         return file.read().split()
 
 
-class Ctl(GuardCase):
+class CtlCase(GuardCase):
     def start(self, *arguments):
         return subprocess.Popen([BUILD + '/p2mguardctl', '--socket', self.host.control, *arguments],
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -37,11 +38,13 @@ class Ctl(GuardCase):
         """A file that the scripts can make and look for, and its path."""
         return f'{self.host.folder}/{name}'
 
+
+class Ctl(CtlCase):
     def test_reading_commands(self):
         self.host.create(1, name='web')
         session = self.client.hold(1)['session']
         for arguments, text in ((('list',), 'web'), (('show', 'web'), session), (('show', '1'), 'held'),
-                                (('show', session), 'guest'[:0] + 'held'), (('info',), 'imitation'),
+                                (('show', session), 'held'), (('info',), 'imitation'),
                                 (('domains',), '256.0 MiB'), (('domain', 'web'), 'n0'),
                                 (('verdict', 'web'), 'proceed: nothing changed')):
             status, out, err = self.run_ctl(*arguments)
@@ -153,8 +156,8 @@ class Ctl(GuardCase):
         script = f'''
             wait_for() {{ while [ ! -e "$1" ]; do sleep 0.02; done; }}
             if [ -e {self.mark("again")} ]; then touch {self.mark("second")}; wait_for {self.mark("go")}; exit 0; fi
-            touch {self.mark("again")}
             trap 'touch {self.mark("told")}; wait_for {self.mark("end")}; exit 1' TERM
+            touch {self.mark("again")}
             wait_for {self.mark("never")}'''
         def touch(name):
             with open(self.mark(name), 'w', encoding='ascii'):
@@ -260,6 +263,17 @@ class Ctl(GuardCase):
         status, summary, err = self.migrate_while(script, arrived)
         self.assertEqual((status, summary['deferred_applied']), (0, True), err)
         self.assertEqual(self.host.target(2), '310000')
+
+    def test_deferred_target_of_a_guest_with_an_odd_name(self):
+        self.host.create(1, name="it's $(touch ran)")
+        def asked(_):
+            self.host.mem_set(1, 300000)
+            wait_until(lambda: self.host.target(1) == '0262144', what='the pin')
+            with open(self.mark('go'), 'w', encoding='ascii'):
+                pass
+        status, summary, err = self.migrate_while(f'while [ ! -e {self.mark("go")} ]; do :; done', asked)
+        self.assertEqual(status, 0, err)
+        self.assertEqual(shlex.split(summary['deferred_command']), ['xl', 'mem-set', "it's $(touch ran)", '300000k'])
 
     def test_deferred_target_of_a_guest_that_was_saved_is_named(self):
         """"xl save" takes the domain away before it ends."""
