@@ -67,19 +67,25 @@ int verdict_command(struct ctl *ctl, int argc, char **argv)
 
 /* ---- begin ---- */
 
-/* Holds until a signal or the daemon's end: the session goes with this process's connection. */
-static int begin_stay(struct ctl *ctl, const char *session)
+/* Before it is said that the guest is held: who has read that may tell us to let it go. */
+static int begin_open_signals(void)
 {
     sigset_t signals;
-    json_t *result;
-    int status = CTL_OK;
 
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGHUP);
     sigprocmask(SIG_BLOCK, &signals, NULL);
-    int fd = signalfd(-1, &signals, SFD_CLOEXEC);
+    return signalfd(-1, &signals, SFD_CLOEXEC);
+}
+
+/* Holds until a signal or the daemon's end: the session goes with this process's connection. */
+static int begin_stay(struct ctl *ctl, const char *session, int fd)
+{
+    json_t *result;
+    int status = CTL_OK;
+
     if (fd < 0)
         return ctl_fail("waiting for signals failed: %s", strerror(errno));
     if (!ctl->json)
@@ -148,12 +154,13 @@ int begin_command(struct ctl *ctl, int argc, char **argv)
                       &result);
     if (status)
         return status;
+    int signals = options.detached ? -1 : begin_open_signals();
     if (ctl->json)
         ctl_print_json(result);
     else
         puts(ctl_string(result, "session"));
     if (!options.detached)
-        status = begin_stay(ctl, ctl_string(result, "session"));
+        status = begin_stay(ctl, ctl_string(result, "session"), signals);
     json_decref(result);
     return status;
 }
