@@ -55,3 +55,17 @@ int p2mg_policy_set(struct p2mg_policy *policy, const struct p2mg_policy_member 
     *policy_field(policy, member) = value;
     return 0;
 }
+
+unsigned p2mg_policy_bit(const struct p2mg_policy_member *member)
+{
+    return member ? 2u << (member - p2mg_policy_members) : 1u;
+}
+
+void p2mg_policy_take(struct p2mg_policy *policy, const struct p2mg_policy *from, unsigned members)
+{
+    if (members & p2mg_policy_bit(NULL))
+        policy->require = from->require;
+    for (const struct p2mg_policy_member *member = p2mg_policy_members; member->name; member++)
+        if (members & p2mg_policy_bit(member))
+            *policy_field(policy, member) = p2mg_policy_get(from, member);
+}

@@ -47,4 +47,10 @@ int64_t p2mg_policy_get(const struct p2mg_policy *policy, const struct p2mg_poli
 /* -ERANGE, and nothing changed, when the value is outside the member's range. */
 int p2mg_policy_set(struct p2mg_policy *policy, const struct p2mg_policy_member *member, int64_t value);
 
+/* For sets of members: the bit of one; NULL is `require`. */
+unsigned p2mg_policy_bit(const struct p2mg_policy_member *member);
+
+/* Takes the members of this set from another policy. */
+void p2mg_policy_take(struct p2mg_policy *policy, const struct p2mg_policy *from, unsigned members);
+
 #endif
