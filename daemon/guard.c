@@ -913,6 +913,8 @@ int guard_begin(struct guard *guard, uint16_t domid, const struct session_option
     *session = guard_find_domain(guard, domid);
     if (*session)
         return -EBUSY;
+    if (options->forbidden)
+        return -EACCES;
     if (guard->stopping || guard->live_count >= guard->settings.max_sessions)
         return -ENOSPC;
     int error = hypervisor_get(guard->host.hypervisor, domid, &domain);

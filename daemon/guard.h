@@ -57,7 +57,7 @@ void guard_apply(struct guard *guard, const struct guard_settings *settings);
 
 /*
  * Starts a session. -ESRCH: no such domain; -EBUSY: under guard already, *session is that session; -ENOSPC: too many
- * sessions; -EPERM: dom0.
+ * sessions; -EPERM: dom0; -EACCES: options->forbidden.
  */
 int guard_begin(struct guard *guard, uint16_t domid, const struct session_options *options, struct session **session);
 

@@ -17,7 +17,9 @@
 #include <systemd/sd-daemon.h>
 
 #include "config.h"
+#include "daemon/check-config.h"
 #include "daemon/clock.h"
+#include "daemon/configuration.h"
 #include "daemon/events.h"
 #include "daemon/guard.h"
 #include "daemon/lock.h"
@@ -26,7 +28,6 @@
 #include "daemon/migrate-nodes.h"
 #include "daemon/reexec.h"
 #include "daemon/server.h"
-#include "daemon/settings.h"
 #include "daemon/timer.h"
 
 #define MAIN_EVENTS_KEPT 4096
@@ -52,16 +53,10 @@
 /* What may be told to stop, to reload, or that a watchdog wants to hear of us. */
 enum { MAIN_SIGTERM, MAIN_SIGINT, MAIN_SIGHUP, MAIN_SIGNALS };
 
-struct main_options {
-    const char *socket;
-    const char *config; /* NULL: the standard one, which need not exist */
-    int log_level;      /* -1: as configured */
-};
-
 struct daemon {
     char **arguments;
-    struct main_options options;
-    struct settings settings;
+    struct configuration_options options;
+    struct configuration configuration;
     struct event_base *base;
     struct events *events;
     struct methods *methods;
@@ -83,25 +78,30 @@ struct daemon {
 static void main_usage(FILE *to)
 {
     fputs("usage: p2mguardd [--socket PATH] [--config FILE] [--log-level LEVEL] [--version] [--help]\n"
+          "       p2mguardd [--config FILE] --check-config [--json] [FILE...]\n"
           "Makes live migration of Xen guests safe; runs in the foreground of dom0.\n\n"
           "  --socket PATH      control socket (" P2MG_CONTROL_SOCKET ")\n"
-          "  --config FILE      configuration (" SETTINGS_FILE ")\n"
-          "  --log-level LEVEL  " LOG_LEVEL_NAMES "\n",
+          "  --config FILE      configuration (" SETTINGS_FILE "), with FILE.d\n"
+          "  --log-level LEVEL  " LOG_LEVEL_NAMES "\n"
+          "  --check-config     read the configuration, or these files alone, say what is wrong, and end\n",
           to);
 }
 
 /* Exits on a bad command line. */
-static void main_parse(int argc, char **argv, struct main_options *options)
+static void main_parse(int argc, char **argv, struct configuration_options *options)
 {
     static const struct option names[] = {{"socket", required_argument, NULL, 's'},
                                           {"config", required_argument, NULL, 'c'},
                                           {"log-level", required_argument, NULL, 'l'},
+                                          {"check-config", no_argument, NULL, 'C'},
+                                          {"json", no_argument, NULL, 'j'},
                                           {"version", no_argument, NULL, 'V'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
+    bool check = false, json = false;
     int name;
 
-    *options = (struct main_options){.log_level = -1};
+    *options = (struct configuration_options){.log_level = -1};
     while ((name = getopt_long(argc, argv, "", names, NULL)) != -1) {
         switch (name) {
         case 's':
@@ -116,6 +116,12 @@ static void main_parse(int argc, char **argv, struct main_options *options)
                 exit(2);
             }
             break;
+        case 'C':
+            check = true;
+            break;
+        case 'j':
+            json = true;
+            break;
         case 'V':
             puts("p2mguardd " PACKAGE_VERSION);
             exit(0);
@@ -127,6 +133,8 @@ static void main_parse(int argc, char **argv, struct main_options *options)
             exit(2);
         }
     }
+    if (check)
+        exit(check_config(options->config, (const char *const *)(argv + optind), (size_t)(argc - optind), json));
     if (optind < argc) {
         fprintf(stderr, "p2mguardd: unexpected argument '%s'\n", argv[optind]);
         main_usage(stderr);
@@ -134,31 +142,17 @@ static void main_parse(int argc, char **argv, struct main_options *options)
     }
 }
 
-/* Into a value of its own first: a file that is not right changes nothing. */
 static int main_read_settings(struct daemon *daemon)
 {
-    struct settings settings;
-    char problem[512];
-    const char *path = daemon->options.config ? daemon->options.config : SETTINGS_FILE;
+    struct settings_problem problem;
+    char text[SETTINGS_PROBLEM_MAX];
+    int error = configuration_load(&daemon->configuration, &daemon->options, &problem);
 
-    settings_init(&settings);
-    int error = settings_read(&settings, path, problem, sizeof(problem));
-    if (error && (error != -ENOENT || daemon->options.config)) {
-        log_error("%s", problem);
-        return error;
-    }
-    if (daemon->options.socket) {
-        if (strlen(daemon->options.socket) >= sizeof(settings.socket)) {
-            log_error("--socket is too long, expected at most %zu bytes", sizeof(settings.socket) - 1);
-            return -EINVAL;
-        }
-        strcpy(settings.socket, daemon->options.socket);
-    }
-    if (daemon->options.log_level >= 0)
-        settings.log_level = daemon->options.log_level;
-    daemon->settings = settings;
-    log_set_level(settings.log_level);
-    return 0;
+    if (error)
+        log_error("%s", settings_problem_text(&problem, text));
+    else
+        log_set_level(daemon->configuration.latest.log_level);
+    return error;
 }
 
 static void main_tell_status(struct daemon *daemon)
@@ -341,16 +335,17 @@ static void main_tell_started(struct daemon *daemon, const char *where)
 static void main_on_recovered(void *context)
 {
     struct daemon *daemon = context;
+    const struct settings *started = &daemon->configuration.started;
     bool ours = false;
     int listen_fd = main_listen_fd(daemon, &ours);
     struct server_options options = {
-        .path = daemon->settings.socket,
+        .path = started->socket,
         .listen_fd = listen_fd,
         .listen_ours = ours,
-        .group = daemon->settings.socket_group,
-        .mode = daemon->settings.socket_mode,
-        .max_connections = (unsigned)daemon->settings.max_connections,
-        .max_descriptors = main_descriptors(&daemon->settings),
+        .group = daemon->configuration.latest.socket_group,
+        .mode = started->socket_mode,
+        .max_connections = (unsigned)started->max_connections,
+        .max_descriptors = main_descriptors(started),
         .methods = methods_table,
         .method_context = daemon->methods,
         .events = daemon->events,
@@ -367,7 +362,7 @@ static void main_on_recovered(void *context)
     methods_set_server(daemon->methods, daemon->server);
     if (daemon->state)
         main_take_over_connections(daemon);
-    migrate_nodes_start(daemon->migrate_nodes);
+    migrate_nodes_start(daemon->migrate_nodes, started->xenstore_callers);
     main_tell_started(daemon, options.listen_fd < 0 ? options.path : "systemd's socket");
     sd_notify(0, "READY=1");
     main_tell_status(daemon);
@@ -405,27 +400,68 @@ static void main_on_stop(evutil_socket_t fd, short what, void *context)
         event_add(daemon->stop_timer, &limit);
 }
 
-static void main_on_reload(evutil_socket_t fd, short what, void *context)
+/* What has changed, as configuration_reload tells it. */
+static void main_log_changes(const json_t *changes)
+{
+    const json_t *change;
+    size_t i;
+
+    json_array_foreach(changes, i, change)
+    {
+        char *before = json_dumps(json_object_get(change, "before"), JSON_ENCODE_ANY);
+        char *now = json_dumps(json_object_get(change, "now"), JSON_ENCODE_ANY);
+        log_notice("[%s] %s: %s, was %s%s", json_string_value(json_object_get(change, "section")),
+                   json_string_value(json_object_get(change, "key")), now ? now : "?", before ? before : "?",
+                   json_is_true(json_object_get(change, "restart")) ? "; takes a restart" : "");
+        free(before);
+        free(now);
+    }
+}
+
+static void main_apply_settings(struct daemon *daemon)
+{
+    const struct settings *settings = &daemon->configuration.latest;
+    struct guard_settings guarding = main_guard_settings(settings);
+
+    log_set_level(settings->log_level);
+    guard_apply(daemon->guard, &guarding);
+    if (daemon->server)
+        server_set_group(daemon->server, settings->socket_group);
+}
+
+/* By SIGHUP, and by daemon.reload. Sessions under way keep the policy that they began with. */
+static int main_reload(void *context, json_t **changes, struct settings_problem *problem)
 {
     struct daemon *daemon = context;
+    char text[SETTINGS_PROBLEM_MAX];
     struct timespec now;
-    (void)fd, (void)what;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)now.tv_sec * 1000000 + now.tv_nsec / 1000);
-    if (main_read_settings(daemon) == 0) {
-        struct guard_settings settings = main_guard_settings(&daemon->settings);
-        guard_apply(daemon->guard, &settings);
-        if (daemon->server)
-            server_set_group(daemon->server, daemon->settings.socket_group);
+    int error = configuration_reload(&daemon->configuration, changes, problem);
+    if (error) {
+        log_error("%s", settings_problem_text(problem, text));
+        log_error("the configuration stays as it was");
+    } else {
+        main_apply_settings(daemon);
+        main_log_changes(*changes);
         log_notice("configuration read again");
         events_emit(daemon->events, "daemon.reloaded", json_object());
-    } else {
-        log_error("the configuration stays as it was");
     }
     if (daemon->server)
         sd_notify(0, "READY=1");
     main_tell_status(daemon);
+    return error;
+}
+
+static void main_on_reload(evutil_socket_t fd, short what, void *context)
+{
+    struct settings_problem problem;
+    json_t *changes = NULL;
+    (void)fd, (void)what;
+
+    if (main_reload(context, &changes, &problem) == 0)
+        json_decref(changes);
 }
 
 /* ---- the same program anew, or its successor ---- */
@@ -439,28 +475,30 @@ static json_t *main_save(struct daemon *daemon, int **fds, size_t *count)
                      guard_save(daemon->guard));
 }
 
-/* What the next program could not start with is no reason to lose this one. */
-static int main_check_settings(struct daemon *daemon)
+/* What the next program could not start with is no reason to lose this one. False: `why` says what that is. */
+static bool main_can_start_anew(struct daemon *daemon, char why[SETTINGS_PROBLEM_MAX])
 {
-    struct settings now = daemon->settings;
-    int error = main_read_settings(daemon);
+    static struct configuration next;
+    struct settings_problem problem;
+    bool can = configuration_load(&next, &daemon->options, &problem) == 0;
 
-    daemon->settings = now;
-    log_set_level(now.log_level);
-    return error;
+    if (!can)
+        settings_problem_text(&problem, why);
+    else if (strcmp(next.started.socket, daemon->configuration.started.socket) != 0)
+        snprintf(why, SETTINGS_PROBLEM_MAX, "the socket is another one in the configuration, which takes a restart");
+    can = can && strcmp(next.started.socket, daemon->configuration.started.socket) == 0;
+    configuration_clear(&next);
+    return can;
 }
 
 static int main_execute(struct daemon *daemon)
 {
     int *fds = NULL;
     size_t count = 0;
-    int error = main_check_settings(daemon);
-
-    if (error)
-        return error;
+    int error = -ENOMEM;
     json_t *state = main_save(daemon, &fds, &count);
     int *all = state ? reallocarray(fds, count + 1, sizeof(*fds)) : NULL;
-    error = -ENOMEM;
+
     if (all) {
         fds = all;
         fds[count++] = daemon->lock_fd;
@@ -482,14 +520,17 @@ static void main_give_up_reexec(struct daemon *daemon, const char *why)
 static void main_on_reexec_timer(evutil_socket_t fd, short what, void *context)
 {
     struct daemon *daemon = context;
+    char why[SETTINGS_PROBLEM_MAX] = "";
     bool at_peace = guard_is_at_peace(daemon->guard) && migrate_nodes_are_settled(daemon->migrate_nodes);
     (void)fd, (void)what;
 
     if (daemon->stopping)
         return;
-    if (at_peace) {
+    if (at_peace && main_can_start_anew(daemon, why)) {
         int error = main_execute(daemon);
         main_give_up_reexec(daemon, strerror(-error));
+    } else if (at_peace) {
+        main_give_up_reexec(daemon, why);
     } else if (clock_now_ms() >= daemon->reexec_until_ms) {
         main_give_up_reexec(daemon, "there are sessions that are neither held nor gone");
     } else {
@@ -557,13 +598,13 @@ static int main_lock(struct daemon *daemon)
         daemon->lock_fd = (int)json_integer_value(json_object_get(daemon->state, "lock"));
         return fcntl(daemon->lock_fd, F_SETFD, FD_CLOEXEC) < 0 ? -errno : 0;
     }
-    int error = lock_take(daemon->settings.socket, MAIN_LOCK_MS, &daemon->lock_fd, &holder);
+    int error = lock_take(daemon->configuration.started.socket, MAIN_LOCK_MS, &daemon->lock_fd, &holder);
 
     if (error == -EWOULDBLOCK)
         log_error("process %d has the lock %s.lock: another p2mguardd, or a thaw without one", (int)holder,
-                  daemon->settings.socket);
+                  daemon->configuration.started.socket);
     else if (error)
-        log_error("the lock %s.lock cannot be had: %s", daemon->settings.socket, strerror(-error));
+        log_error("the lock %s.lock cannot be had: %s", daemon->configuration.started.socket, strerror(-error));
     return error;
 }
 
@@ -581,7 +622,7 @@ static int main_set_up(struct daemon *daemon)
                                         .observed = main_on_observed,
                                         .asked = main_on_asked,
                                         .context = daemon};
-    struct guard_settings settings = main_guard_settings(&daemon->settings);
+    struct guard_settings settings = main_guard_settings(&daemon->configuration.latest);
 
     daemon->base = event_base_new();
     daemon->events = events_new(MAIN_EVENTS_KEPT);
@@ -589,9 +630,11 @@ static int main_set_up(struct daemon *daemon)
         log_error("out of memory");
         return -ENOMEM;
     }
-    int error = methods_new(&daemon->methods, daemon->base, daemon->events, &daemon->settings);
+    int error =
+        methods_new(&daemon->methods, daemon->base, daemon->events, &daemon->configuration, main_reload, daemon);
     if (!error)
-        error = migrate_nodes_new(&daemon->migrate_nodes, daemon->base, &daemon->settings, main_on_settled, daemon);
+        error = migrate_nodes_new(&daemon->migrate_nodes, daemon->base, &daemon->configuration.latest, main_on_settled,
+                                  daemon);
     if (error) {
         log_error("out of memory");
         return error;
@@ -628,6 +671,7 @@ static void main_tear_down(struct daemon *daemon)
     json_decref(daemon->state);
     if (daemon->base)
         event_base_free(daemon->base);
+    configuration_clear(&daemon->configuration);
 }
 
 int main(int argc, char **argv)
@@ -644,8 +688,10 @@ int main(int argc, char **argv)
     daemon.state = reexec_take();
     if (main_read_settings(&daemon))
         return 2;
-    if (main_lock(&daemon))
+    if (main_lock(&daemon)) {
+        configuration_clear(&daemon.configuration);
         return 1;
+    }
     if (main_set_up(&daemon)) {
         main_tear_down(&daemon);
         return 1;

@@ -41,13 +41,17 @@ struct waiter {
     char *wanted; /* the domain a lookup is for */
     void (*found)(struct waiter *waiter, const struct lookup_domain *domains, size_t count);
     struct session_options options; /* guard.begin */
+    unsigned named;                 /* of its policy, the members that the caller has named */
     bool wait;
 };
 
 struct methods {
     struct event_base *base;
     struct events *events;
-    const struct settings *settings;
+    const struct settings *settings; /* the configuration's */
+    struct configuration *configuration;
+    methods_reload *reload;
+    void *reload_context;
     struct guard *guard;
     struct server *server;
     LIST_HEAD(waiter_list, waiter) waiters;            /* but for lookups */
@@ -72,6 +76,10 @@ char *methods_domain_text(struct rpc_call *call, const json_t *params);
 struct waiter *methods_look_up(struct methods *methods, struct rpc_call *call, char *wanted,
                                void (*found)(struct waiter *, const struct lookup_domain *, size_t));
 
+/* methods-config.c */
+void run_config(struct rpc_call *call, const json_t *params, void *context);
+void run_reload(struct rpc_call *call, const json_t *params, void *context);
+void run_domain_policy(struct rpc_call *call, const json_t *params, void *context);
 void run_domain_list(struct rpc_call *call, const json_t *params, void *context);
 void run_domain_show(struct rpc_call *call, const json_t *params, void *context);
 

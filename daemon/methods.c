@@ -10,6 +10,7 @@
 #include "config.h"
 #include "daemon/audit.h"
 #include "daemon/clock.h"
+#include "daemon/guarding.h"
 #include "daemon/log.h"
 #include "daemon/record.h"
 #include "daemon/text.h"
@@ -386,7 +387,8 @@ struct waiter *methods_look_up(struct methods *methods, struct rpc_call *call, c
 
 /* ---- guard.begin ---- */
 
-static bool begin_read_member(struct rpc_call *call, struct p2mg_policy *policy, const char *key, const json_t *value)
+static bool begin_read_member(struct rpc_call *call, struct p2mg_policy *policy, unsigned *named, const char *key,
+                              const json_t *value)
 {
     const struct p2mg_policy_member *member = p2mg_policy_find(key);
     char cut[61], where[96], expected[96];
@@ -394,6 +396,7 @@ static bool begin_read_member(struct rpc_call *call, struct p2mg_policy *policy,
     text_cut(cut, sizeof(cut), key);
     snprintf(where, sizeof(where), "params.policy.%s", cut);
     if (strcmp(key, "require") == 0) {
+        *named |= p2mg_policy_bit(NULL);
         if (json_is_string(value) && p2mg_require_parse(json_string_value(value), &policy->require) == 0)
             return true;
         methods_fail_param(call, where, "not a strength of hold that this daemon knows",
@@ -404,6 +407,7 @@ static bool begin_read_member(struct rpc_call *call, struct p2mg_policy *policy,
         methods_fail_param(call, where, "unknown member", "a member of the policy as in the protocol");
         return false;
     }
+    *named |= p2mg_policy_bit(member);
     if (json_is_integer(value) && p2mg_policy_set(policy, member, json_integer_value(value)) == 0)
         return true;
     snprintf(expected, sizeof(expected), "an integer from %lld to %lld", (long long)member->least,
@@ -437,21 +441,26 @@ static bool methods_read_owner(struct rpc_call *call, const json_t *params, stru
     return true;
 }
 
-static bool begin_read_options(struct methods *methods, struct rpc_call *call, const json_t *params,
-                               struct session_options *options)
+/* `named`: the members of the policy that the caller has named; the others are not set. */
+static bool begin_read_options(struct rpc_call *call, const json_t *params, struct session_options *options,
+                               unsigned *named)
 {
     json_t *policy = json_object_get(params, "policy"), *value;
     const char *key;
 
     memset(options, 0, sizeof(*options));
-    options->policy = methods->settings->policy;
+    *named = 0;
     if (!methods_read_owner(call, params, options))
         return false;
     if (options->hold != P2MG_HOLD_CONNECTION && options->hold != P2MG_HOLD_DETACHED) {
         methods_fail_param(call, "params.hold", "a hold that cannot be begun with", "\"connection\" or \"detached\"");
         return false;
     }
-    json_object_foreach(policy, key, value) if (!begin_read_member(call, &options->policy, key, value)) return false;
+    json_object_foreach(policy, key, value)
+    {
+        if (!begin_read_member(call, &options->policy, named, key, value))
+            return false;
+    }
     return true;
 }
 
@@ -476,6 +485,11 @@ static void begin_fail(struct waiter *waiter, int error, const struct session *s
                      json_pack("{s:s,s:s}", "reason", p2mg_reason_name(P2MG_REASON_NOT_GUARDABLE), "what",
                                "domain 0 is the host itself"));
         break;
+    case -EACCES:
+        methods_fail(call, P2MG_ERROR_NOT_GUARDABLE, "the domain cannot be guarded",
+                     json_pack("{s:s,s:s}", "reason", p2mg_reason_name(P2MG_REASON_NOT_GUARDABLE), "what",
+                               "the configuration has guard = no for it; p2mguardctl config --domain says where"));
+        break;
     case -ESRCH:
         methods_fail(
             call, P2MG_ERROR_NO_SUCH_DOMAIN, "no such domain",
@@ -498,6 +512,7 @@ static void begin_found(struct waiter *waiter, const struct lookup_domain *domai
         return;
     }
     strcpy(waiter->options.name, domains[0].name);
+    guarding_configure(&waiter->options, methods->settings, domains[0].name, domains[0].domain.uuid, waiter->named);
     int error = guard_begin(methods->guard, domains[0].domain.domid, &waiter->options, &session);
     if (error)
         begin_fail(waiter, error, session);
@@ -511,8 +526,9 @@ static void run_begin(struct rpc_call *call, const json_t *params, void *context
 {
     struct methods *methods = context;
     struct session_options options;
+    unsigned named;
 
-    if (!begin_read_options(methods, call, params, &options))
+    if (!begin_read_options(call, params, &options, &named))
         return;
     char *wanted = methods_domain_text(call, params);
     if (!wanted)
@@ -520,6 +536,7 @@ static void run_begin(struct rpc_call *call, const json_t *params, void *context
     struct waiter *waiter = methods_look_up(methods, call, wanted, begin_found);
     if (waiter) {
         waiter->options = options;
+        waiter->named = named;
         waiter->obeyed = true;
         waiter->wait = json_is_true(json_object_get(params, "wait"));
     }
@@ -734,7 +751,8 @@ static void run_info(struct rpc_call *call, const json_t *params, void *context)
                         (json_int_t)methods->settings->generation_interval_ms, "max_gap_ms",
                         (json_int_t)methods->settings->max_gap_ms, "watch_helpers",
                         helpers_watch_name(guard_mechanism(methods->guard)), "policy",
-                        record_policy(&methods->settings->policy), "may_change", (int)rpc_call_peer(call)->may_change));
+                        record_policy(&methods->settings->guarding.policy), "may_change",
+                        (int)rpc_call_peer(call)->may_change));
 }
 
 static void run_reexec(struct rpc_call *call, const json_t *params, void *context)
@@ -786,9 +804,12 @@ const struct rpc_method methods_table[] = {
     {"guard.show", RPC_READ, session_params, run_show, NULL, NULL},
     {"domain.list", RPC_READ, no_params, run_domain_list, NULL, NULL},
     {"domain.show", RPC_READ, domain_params, run_domain_show, NULL, NULL},
+    {"domain.policy", RPC_READ, domain_params, run_domain_policy, NULL, NULL},
     {"migration.list", RPC_READ, no_params, run_migrations, NULL, NULL},
     {"events.subscribe", RPC_READ, subscribe_params, run_subscribe, NULL, NULL},
     {"daemon.info", RPC_READ, no_params, run_info, NULL, NULL},
+    {"daemon.config", RPC_READ, no_params, run_config, NULL, NULL},
+    {"daemon.reload", RPC_CHANGE, no_params, run_reload, NULL, NULL},
     {"daemon.reexec", RPC_CHANGE, no_params, run_reexec, NULL, NULL},
     {"rpc.discover", RPC_READ, no_params, run_discover, NULL, NULL},
     {NULL, RPC_READ, NULL, NULL, NULL, NULL},
@@ -797,7 +818,7 @@ const struct rpc_method methods_table[] = {
 /* ---- life ---- */
 
 int methods_new(struct methods **result, struct event_base *base, struct events *events,
-                const struct settings *settings)
+                struct configuration *configuration, methods_reload *reload, void *context)
 {
     struct methods *methods = calloc(1, sizeof(*methods));
 
@@ -810,7 +831,10 @@ int methods_new(struct methods **result, struct event_base *base, struct events 
     }
     methods->base = base;
     methods->events = events;
-    methods->settings = settings;
+    methods->settings = &configuration->latest;
+    methods->configuration = configuration;
+    methods->reload = reload;
+    methods->reload_context = context;
     methods->started_ms = clock_now_ms();
     LIST_INIT(&methods->waiters);
     LIST_INIT(&methods->lookups);

@@ -10,19 +10,23 @@
 
 #include <event2/event.h>
 
+#include "daemon/configuration.h"
 #include "daemon/events.h"
 #include "daemon/guard.h"
 #include "daemon/rpc.h"
 #include "daemon/server.h"
-#include "daemon/settings.h"
 
 struct methods;
 
 /* The table for server_options; its context is the struct methods. */
 extern const struct rpc_method methods_table[];
 
+/* Reads the configuration again and takes it over; as configuration_reload. */
+typedef int methods_reload(void *context, json_t **changes, struct settings_problem *problem);
+
+/* The configuration is borrowed. `context` is for `reload`. */
 int methods_new(struct methods **methods, struct event_base *base, struct events *events,
-                const struct settings *settings);
+                struct configuration *configuration, methods_reload *reload, void *context);
 
 /* Before the first call: both are borrowed. Calls before methods_set_server's are not possible. */
 void methods_set_guard(struct methods *methods, struct guard *guard);

@@ -138,6 +138,11 @@ void migrate_begin(struct migrate_nodes *nodes, struct migrate_node *node, const
     case -EPERM:
         migrate_say(node, "error domain 0 is the host itself; expected the domid of a guest");
         return;
+    case -EACCES:
+        migrate_say(
+            node, "error the configuration has guard = no for domain %u; expected guard = yes, see p2mguardctl config",
+            node->domid);
+        return;
     case -ESRCH:
         migrate_say(node, "error there is no domain %u; expected the domid of a guest", node->domid);
         return;

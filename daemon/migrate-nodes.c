@@ -6,6 +6,7 @@
 
 #include "daemon/audit.h"
 #include "daemon/clock.h"
+#include "daemon/guarding.h"
 #include "daemon/log.h"
 #include "daemon/migrate-private.h"
 #include "daemon/record.h"
@@ -173,7 +174,6 @@ static void migrate_look_at(struct migrate_nodes *nodes, struct migrate_node *no
 
     if (!task)
         return;
-    task->defaults = nodes->settings->policy;
     task->whole = !node->known;
     node->looking = true;
     nodes->looks++;
@@ -269,6 +269,7 @@ static void migrate_take_request(struct migrate_nodes *nodes, struct migrate_nod
         node->options =
             (struct session_options){.policy = request->policy, .hold = P2MG_HOLD_DETACHED, .from_xenstore = true};
         strcpy(node->options.name, task->name);
+        guarding_configure(&node->options, nodes->settings, task->name, node->uuid, request->named);
     }
     migrate_act(nodes, node, request);
 }
@@ -640,9 +641,9 @@ void migrate_nodes_take_over(struct migrate_nodes *nodes)
     }
 }
 
-void migrate_nodes_start(struct migrate_nodes *nodes)
+void migrate_nodes_start(struct migrate_nodes *nodes, bool serves)
 {
-    nodes->serves = nodes->settings->xenstore_callers;
+    nodes->serves = serves;
     migrate_nodes_on_back(nodes);
 }
 

@@ -32,8 +32,8 @@ void migrate_nodes_free(struct migrate_nodes *nodes);
 /* Before all that follows; borrowed. */
 void migrate_nodes_set_guard(struct migrate_nodes *nodes, struct guard *guard);
 
-/* Begins to serve, with what was asked while nobody did. Without xenstore_callers it removes the folder instead. */
-void migrate_nodes_start(struct migrate_nodes *nodes);
+/* Begins to serve, with what was asked while nobody did. Where it does not serve it removes the folder instead. */
+void migrate_nodes_start(struct migrate_nodes *nodes, bool serves);
 
 /* Takes no more requests: those that come now are the next daemon's. */
 void migrate_nodes_stop(struct migrate_nodes *nodes);

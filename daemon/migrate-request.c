@@ -88,7 +88,7 @@ static const struct p2mg_policy_member *migrate_member(const char *key, int leng
     return NULL;
 }
 
-static int migrate_take_member(struct migrate_reader *reader, const char *word, int length, unsigned *seen)
+static int migrate_take_member(struct migrate_reader *reader, const char *word, int length)
 {
     const char *equals = memchr(word, '=', (size_t)length);
     int key_length = equals ? (int)(equals - word) : length, value_length = length - key_length - 1;
@@ -98,10 +98,10 @@ static int migrate_take_member(struct migrate_reader *reader, const char *word, 
     if (!equals || (!is_require && !member))
         return migrate_refuse(reader, "'%.*s' is no member of the policy, expected KEY=VALUE as in p2mguard.conf(5)",
                               migrate_quoted(length), word);
-    unsigned bit = is_require ? 1u : 2u << (member - p2mg_policy_members);
-    if (*seen & bit)
+    unsigned bit = p2mg_policy_bit(is_require ? NULL : member);
+    if (reader->request.named & bit)
         return migrate_refuse(reader, "%.*s is given twice, expected it once", key_length, word);
-    *seen |= bit;
+    reader->request.named |= bit;
     if (is_require)
         return migrate_take_require(reader, equals + 1, value_length);
     int64_t number = migrate_number(equals + 1, value_length);
@@ -115,10 +115,9 @@ static int migrate_take_policy(struct migrate_reader *reader)
 {
     const char *word;
     int length, error = 0;
-    unsigned seen = 0;
 
     while (!error && migrate_next(reader, &word, &length) == 0)
-        error = migrate_take_member(reader, word, length, &seen);
+        error = migrate_take_member(reader, word, length);
     return error;
 }
 
@@ -181,8 +180,8 @@ static int migrate_take_words(struct migrate_reader *reader)
     return migrate_refuse(reader, "'%.*s' is no request, expected " MIGRATE_EXPECTED, migrate_quoted(length), word);
 }
 
-int migrate_request_parse(const char *text, size_t length, const struct p2mg_policy *defaults,
-                          struct migrate_request *request, char problem[MIGRATE_ANSWER_MAX])
+int migrate_request_parse(const char *text, size_t length, struct migrate_request *request,
+                          char problem[MIGRATE_ANSWER_MAX])
 {
     struct migrate_reader reader = {.at = text, .end = text + length, .problem = problem};
 
@@ -193,7 +192,7 @@ int migrate_request_parse(const char *text, size_t length, const struct p2mg_pol
         if (text[i] < ' ' || text[i] > '~')
             return migrate_refuse(&reader, "byte %zu is 0x%02x, expected printable ASCII: " MIGRATE_EXPECTED, i,
                                   (unsigned char)text[i]);
-    reader.request.policy = *defaults;
+    p2mg_policy_init(&reader.request.policy);
     int error = migrate_take_words(&reader);
     if (!error)
         *request = reader.request;

@@ -20,7 +20,8 @@ enum migrate_word { MIGRATE_BEGIN, MIGRATE_RETRY, MIGRATE_VERDICT, MIGRATE_END, 
 
 struct migrate_request {
     enum migrate_word word;
-    struct p2mg_policy policy; /* begin: the defaults, and over them what it names */
+    struct p2mg_policy policy; /* begin: the members that it names, ... */
+    unsigned named;            /* ... which are these; the others are the defaults of a daemon without settings */
     enum p2mg_outcome outcome; /* end */
 };
 
@@ -30,8 +31,8 @@ struct migrate_request {
  * -EINVAL when the text is no request: `problem` then says in printable ASCII what is wrong and what was expected, and
  * the request is left alone. `text` need not be terminated.
  */
-int migrate_request_parse(const char *text, size_t length, const struct p2mg_policy *defaults,
-                          struct migrate_request *request, char problem[MIGRATE_ANSWER_MAX]);
+int migrate_request_parse(const char *text, size_t length, struct migrate_request *request,
+                          char problem[MIGRATE_ANSWER_MAX]);
 
 /* As it is written. */
 const char *migrate_request_word(enum migrate_word word);

@@ -98,20 +98,17 @@ static bool migrate_is_end(const char *text)
     return strncmp(text, "end ", 4) == 0;
 }
 
-static void migrate_understand(const char *text, bool unreadable, const struct p2mg_policy *defaults,
-                               struct migrate_found *found)
+static void migrate_understand(const char *text, bool unreadable, struct migrate_found *found)
 {
     if (unreadable)
         snprintf(found->text, sizeof(found->text),
                  "the request is longer than %d bytes or has a NUL in it, expected " MIGRATE_EXPECTED,
                  MIGRATE_REQUEST_MAX - 1);
-    found->problem =
-        unreadable ? -EINVAL : migrate_request_parse(text, strlen(text), defaults, &found->request, found->text);
+    found->problem = unreadable ? -EINVAL : migrate_request_parse(text, strlen(text), &found->request, found->text);
 }
 
 struct migrate_taking {
     uint16_t domid;
-    const struct p2mg_policy *defaults;
     struct migrate_found *found;
 };
 
@@ -128,7 +125,7 @@ static int migrate_take_body(struct store *store, store_txn txn, void *context)
     found->asked = !error && (unreadable || *text);
     if (!found->asked)
         return error == -ENOENT ? 0 : error;
-    migrate_understand(text, unreadable, taking->defaults, found);
+    migrate_understand(text, unreadable, found);
     error = migrate_close_to_guests(store, txn, path, &was_open);
     if (!error && was_open) {
         found->problem = -EPERM;
@@ -154,10 +151,9 @@ static int migrate_look_beside(struct store *store, uint16_t domid, struct migra
     return error == -ENOENT || error == -EMSGSIZE ? 0 : error;
 }
 
-int migrate_store_take(struct store *store, uint16_t domid, const struct p2mg_policy *defaults, bool whole,
-                       struct migrate_found *found)
+int migrate_store_take(struct store *store, uint16_t domid, bool whole, struct migrate_found *found)
 {
-    struct migrate_taking taking = {domid, defaults, found};
+    struct migrate_taking taking = {domid, found};
     char path[STORE_PATH_MAX], text[MIGRATE_REQUEST_MAX];
     bool unreadable;
 

@@ -61,8 +61,7 @@ int migrate_store_has(struct store *store, uint16_t domid);
 int migrate_store_void(struct store *store, uint16_t domid);
 
 /* Takes what is asked for. `whole`: says as well what an earlier daemon has left beside it. */
-int migrate_store_take(struct store *store, uint16_t domid, const struct p2mg_policy *defaults, bool whole,
-                       struct migrate_found *found);
+int migrate_store_take(struct store *store, uint16_t domid, bool whole, struct migrate_found *found);
 
 /* -ENOENT when the node is gone: it is not made again. */
 int migrate_store_answer(struct store *store, uint16_t domid, const struct migrate_answer *answer);

@@ -60,7 +60,7 @@ static void migrate_run(struct work *work, const struct worker_tools *tools)
         task->error = migrate_store_close(tools->store);
         break;
     case MIGRATE_LOOK:
-        task->error = migrate_store_take(tools->store, task->domid, &task->defaults, task->whole, &task->found);
+        task->error = migrate_store_take(tools->store, task->domid, task->whole, &task->found);
         if (!task->error && task->found.asked && task->found.request.word == MIGRATE_BEGIN)
             node_read_name(tools->store, task->domid, task->name, sizeof(task->name));
         break;

@@ -32,10 +32,9 @@ struct migrate_work {
     enum migrate_task task;
     uint16_t domid;
     int error;
-    struct domid_set *there;     /* MIGRATE_PREPARE, MIGRATE_PROBE: what stood there ... */
-    bool unlisted;               /* ... is not to be asked for at once, or could not be told */
-    struct p2mg_policy defaults; /* MIGRATE_LOOK ... */
-    bool whole;
+    struct domid_set *there; /* MIGRATE_PREPARE, MIGRATE_PROBE: what stood there ... */
+    bool unlisted;           /* ... is not to be asked for at once, or could not be told */
+    bool whole;              /* MIGRATE_LOOK ... */
     struct migrate_found found;
     char name[SESSION_NAME_MAX];
     struct migrate_answer answer; /* MIGRATE_ANSWER */

@@ -143,16 +143,16 @@ json_t *record_session(const struct session *session)
     const struct session_options *options = &session->options;
     bool ended = session->ending != P2MG_REASON_NONE;
     int64_t left_ms = session->begun_ms + options->policy.max_hold_ms - clock_now_ms();
-    json_t *object =
-        json_pack("{s:s,s:i,s:s,s:s,s:s,s:s?,s:s?,s:s?,s:s,s:s,s:{s:I,s:I,s:s,s:s?},s:o,s:I,s:I}", "session",
-                  session->id, "domid", (int)journal->domid, "name", options->name, "uuid", journal->uuid, "state",
-                  p2mg_state_name(session_state(session)), "phase", session_phase(session), "reason",
-                  ended ? p2mg_reason_name(session->ending) : NULL, "text",
-                  ended ? p2mg_reason_text(session->ending) : NULL, "outcome", p2mg_outcome_name(session->outcome),
-                  "hold", p2mg_hold_name(options->hold), "owner", "pid", (json_int_t)options->pid, "uid",
-                  (json_int_t)options->uid, "via", options->from_xenstore ? "xenstore" : "socket", "caller",
-                  *options->caller ? options->caller : NULL, "policy", record_policy(&options->policy), "attempt",
-                  (json_int_t)session->attempt, "begun_ms", (json_int_t)session->begun_wall_ms);
+    json_t *object = json_pack(
+        "{s:s,s:i,s:s,s:s,s:s,s:s?,s:s?,s:s?,s:s,s:s,s:{s:I,s:I,s:s,s:s?},s:o,s:s?,s:I,s:I}", "session", session->id,
+        "domid", (int)journal->domid, "name", options->name, "uuid", journal->uuid, "state",
+        p2mg_state_name(session_state(session)), "phase", session_phase(session), "reason",
+        ended ? p2mg_reason_name(session->ending) : NULL, "text", ended ? p2mg_reason_text(session->ending) : NULL,
+        "outcome", p2mg_outcome_name(session->outcome), "hold", p2mg_hold_name(options->hold), "owner", "pid",
+        (json_int_t)options->pid, "uid", (json_int_t)options->uid, "via",
+        options->from_xenstore ? "xenstore" : "socket", "caller", *options->caller ? options->caller : NULL, "policy",
+        record_policy(&options->policy), "policy_section", *options->section ? options->section : NULL, "attempt",
+        (json_int_t)session->attempt, "begun_ms", (json_int_t)session->begun_wall_ms);
     json_t *sizes = json_pack(
         "{s:o,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:I,s:b,s:I,s:o,s:I,s:o,s:o}", "held_after_ms",
         session->held_after_ms < 0 ? json_null() : json_integer(session->held_after_ms), "deadline_in_ms",

@@ -32,6 +32,7 @@
 
 #define SESSION_NAME_MAX 128
 #define SESSION_CALLER_MAX 33
+#define SESSION_SECTION_MAX 136 /* SETTINGS_SECTION_MAX */
 
 /* While something fails that should not, it is tried again this often. */
 #define SESSION_THAW_RETRY_MS 1000
@@ -116,6 +117,8 @@ struct session_options {
     pid_t pid;
     uid_t uid;
     char name[SESSION_NAME_MAX];
+    char section[SESSION_SECTION_MAX]; /* of the configuration, that the policy is from at last; "" = [policy] */
+    bool forbidden;                    /* it says that this guest is not to be guarded */
 };
 
 struct session {

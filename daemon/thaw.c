@@ -21,12 +21,12 @@
 
 #include "config.h"
 #include "daemon/clock.h"
+#include "daemon/configuration.h"
 #include "daemon/lock.h"
 #include "daemon/log.h"
 #include "daemon/lookup.h"
 #include "daemon/node.h"
 #include "daemon/recovery.h"
-#include "daemon/settings.h"
 
 /* p2mguardctl(8) has them. */
 enum thaw_status { THAW_DONE = 0, THAW_FAILED = 1, THAW_USAGE = 2, THAW_NO_STORE = 3, THAW_DAEMON = 7 };
@@ -43,6 +43,8 @@ enum thaw_status { THAW_DONE = 0, THAW_FAILED = 1, THAW_USAGE = 2, THAW_NO_STORE
 
 /* How often the connection may be lost on the way; xenstored has what is still to be done. */
 #define THAW_PASSES 3
+
+#define THAW_SOCKET_MAX sizeof(((struct settings *)NULL)->socket)
 
 struct thaw {
     const char *socket, *config;
@@ -108,25 +110,31 @@ static void thaw_parse(int argc, char **argv, struct thaw *thaw)
 /* ---- the lock ---- */
 
 /* A configuration that the daemon does not take either must not keep anybody frozen. */
-static void thaw_read_socket(const struct thaw *thaw, struct settings *settings)
+static void thaw_read_socket(const struct thaw *thaw, char socket[THAW_SOCKET_MAX])
 {
-    char problem[512];
+    const struct configuration_options options = {.config = thaw->config, .log_level = -1};
+    struct configuration configuration;
+    struct settings_problem problem;
+    char text[SETTINGS_PROBLEM_MAX];
 
-    settings_init(settings);
-    int error = settings_read(settings, thaw->config ? thaw->config : SETTINGS_FILE, problem, sizeof(problem));
-    if (error && (error != -ENOENT || thaw->config))
-        log_warning("%s", problem);
+    strcpy(socket, P2MG_CONTROL_SOCKET);
+    if (configuration_load(&configuration, &options, &problem)) {
+        log_warning("%s", settings_problem_text(&problem, text));
+        return;
+    }
+    strcpy(socket, configuration.latest.socket);
+    configuration_clear(&configuration);
 }
 
 /* Held until the process ends. */
 static int thaw_lock(const struct thaw *thaw)
 {
-    struct settings settings;
+    char configured[THAW_SOCKET_MAX];
     pid_t holder = 0;
     int fd;
 
-    thaw_read_socket(thaw, &settings);
-    const char *socket = thaw->socket ? thaw->socket : settings.socket;
+    thaw_read_socket(thaw, configured);
+    const char *socket = thaw->socket ? thaw->socket : configured;
     int error = lock_take(socket, THAW_LOCK_MS, &fd, &holder);
     if (!error)
         return THAW_DONE;

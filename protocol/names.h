@@ -98,7 +98,8 @@ enum p2mg_error {
     P2MG_ERROR_STORE = -32006,         /* xenstored does not answer */
     P2MG_ERROR_WRONG_STATE = -32007,
     P2MG_ERROR_LIMIT = -32008,
-    P2MG_ERROR_NOT_GUARDABLE = -32009
+    P2MG_ERROR_NOT_GUARDABLE = -32009,
+    P2MG_ERROR_CONFIGURATION = -32010 /* the files are not right; the settings stay as they were */
 };
 
 /* The word for a value, never NULL; "unknown" outside the range. */

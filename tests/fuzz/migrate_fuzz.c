@@ -30,8 +30,9 @@ static void check_request(const struct migrate_request *request, const struct p2
     for (const struct p2mg_policy_member *member = p2mg_policy_members; member->name; member++) {
         int64_t value = p2mg_policy_get(&request->policy, member);
         MUST(value >= member->least && value <= member->most);
-        MUST(request->word == MIGRATE_BEGIN || value == p2mg_policy_get(defaults, member));
+        MUST(request->named & p2mg_policy_bit(member) || value == p2mg_policy_get(defaults, member));
     }
+    MUST(request->word == MIGRATE_BEGIN || request->named == 0);
     if (request->word == MIGRATE_END)
         MUST(request->outcome > P2MG_OUTCOME_UNKNOWN && request->outcome < P2MG_OUTCOME_COUNT);
 }
@@ -49,7 +50,7 @@ static void read_text(const uint8_t *data, size_t length)
     p2mg_policy_init(&defaults);
     memset(problem, UNTOUCHED, MIGRATE_ANSWER_MAX);
     memset(&request, UNTOUCHED, sizeof(request));
-    int error = migrate_request_parse(text, length, &defaults, &request, problem);
+    int error = migrate_request_parse(text, length, &request, problem);
     if (error) {
         MUST(error == -EINVAL && is_untouched(&request, sizeof(request)));
         check_problem(problem);

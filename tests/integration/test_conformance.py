@@ -38,6 +38,7 @@ class Tour:
                 self.calls_that_are_wrong()
                 self.callers_who_may_only_read()
                 self.limits()
+                self.configurations()
                 if ONCE:
                     self.no_room()
                 self.daemon_that_restarts()
@@ -99,7 +100,7 @@ class Tour:
         witness.event('gate.restored')
         for name in self.contract.methods:
             if not name.startswith('guard.') and name != 'events.subscribe':
-                witness.call(name, **({'domain': 1} if name == 'domain.show' else {}))
+                witness.call(name, **({'domain': 1} if name in ('domain.show', 'domain.policy') else {}))
         witness.call('domain.show', domain=2)
         witness.call('guard.list')
         for phase in ('precopy', 'final'):
@@ -280,6 +281,25 @@ class Tour:
             witness.hold(1)
             self.refused('Limit', witness, 'guard.begin', domain=2)
 
+    def configurations(self):
+        with self.host('[policy]\nattempts = 4\n[domain caf?]\nattempts = 5\nguard = no\n') as (host, witness):
+            host.create(1, name='caf\xe9')
+            host.create(2)
+            witness.call('daemon.config')
+            for domain in (1, 2):
+                witness.call('domain.policy', domain=domain)
+            self.refused('NotGuardable', witness, 'guard.begin', domain=1)
+            for text, good in (('[daemon]\nmax_connections = 9\n', True), ('[daemon]\nmax_connections = 0\n', False)):
+                with open(host.folder + '/p2mguard.conf', 'w', encoding='ascii') as file:
+                    file.write(text)
+                if good:
+                    witness.call('daemon.reload')
+                    witness.call('daemon.config')
+                else:
+                    self.refused('Configuration', witness, 'daemon.reload')
+            os.unlink(host.folder + '/p2mguard.conf')
+            self.refused('Configuration', witness, 'daemon.reload')
+
     def no_room(self):
         """A batch whose answers are longer than a message may be: those that have no room left are an Internal each."""
         with self.host() as (host, witness):
@@ -383,7 +403,7 @@ class Tour:
             numbers = [witness.send(method, **params)
                        for method, params in (('guard.end', {'session': session, 'outcome': 'failed'}),
                                               ('guard.begin', {'domain': 2}), ('domain.show', {'domain': 2}),
-                                              ('domain.list', {}))]
+                                              ('domain.policy', {'domain': 2}), ('domain.list', {}))]
             yield
             for number in numbers:
                 try:

@@ -21,21 +21,19 @@ static struct p2mg_policy defaults(void)
     struct p2mg_policy policy;
 
     p2mg_policy_init(&policy);
-    policy.attempts = 7; /* as configured */
     return policy;
 }
 
 /* The parser gets a copy that ends where the heap's block does. */
 static int parse(const char *bytes, size_t length, struct migrate_request *request, char problem[MIGRATE_ANSWER_MAX])
 {
-    struct p2mg_policy policy = defaults();
     char *copy = malloc(length ? length : 1);
 
     assert_non_null(copy);
     memcpy(copy, bytes, length);
     memset(request, UNTOUCHED, sizeof(*request));
     memset(problem, UNTOUCHED, MIGRATE_ANSWER_MAX);
-    int error = migrate_request_parse(copy, length, &policy, request, problem);
+    int error = migrate_request_parse(copy, length, request, problem);
     free(copy);
     return error;
 }
@@ -77,6 +75,7 @@ static void test_words(void **state)
     assert_int_equal(request.word, MIGRATE_BEGIN);
     struct p2mg_policy policy = defaults();
     assert_int_equal(request.policy.require, policy.require);
+    assert_int_equal(request.named, 0);
     for (const struct p2mg_policy_member *member = p2mg_policy_members; member->name; member++)
         assert_int_equal(p2mg_policy_get(&request.policy, member), p2mg_policy_get(&policy, member));
     accept("retry", &request);
@@ -107,6 +106,8 @@ static void test_policy(void **state)
     assert_int_equal(request.policy.max_hold_ms, 1000);
     assert_int_equal(request.policy.attempts, 100);
     assert_int_equal(request.policy.quiet_ms, defaults().quiet_ms);
+    assert_int_equal(request.named, p2mg_policy_bit(NULL) | p2mg_policy_bit(p2mg_policy_find("max_hold_ms")) |
+                                        p2mg_policy_bit(p2mg_policy_find("attempts")));
     for (const struct p2mg_policy_member *member = p2mg_policy_members; member->name; member++) {
         for (int i = 0; i < 2; i++) {
             int64_t value = i ? member->most : member->least;
