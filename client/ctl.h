@@ -127,6 +127,7 @@ int verdict_command(struct ctl *ctl, int argc, char **argv);
 int retry_command(struct ctl *ctl, int argc, char **argv);
 int end_command(struct ctl *ctl, int argc, char **argv);
 int migrate_command(struct ctl *ctl, int argc, char **argv);
+int config_command(struct ctl *ctl, int argc, char **argv);
 int thaw_command(struct ctl *ctl, int argc, char **argv);
 int reexec_command(struct ctl *ctl, int argc, char **argv);
 int help_command(struct ctl *ctl, int argc, char **argv);

@@ -35,6 +35,8 @@ const struct ctl_command ctl_commands[] = {
     {"domain", "DOMAIN", "all about one domain", 1, 1, domain_command},
     {"reexec", "", "have the daemon execute its program anew, with all that it holds: after an upgrade", 0, 0,
      reexec_command},
+    {"config", "[--changed] [--domain DOMAIN] | check [FILE…] | reload",
+     "what is configured, and where; are the files right; read them again", -1, -1, config_command},
     {"info", "", "the daemon, its defaults, and what it is doing", 0, 0, info_command},
     {"help", "[TOPIC]", "this, or all about one command", 0, 1, help_command},
     {NULL, NULL, NULL, 0, 0, NULL},

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Configuration: files and drop-ins, where values come from, reading them again, and policies for single guests."""
+import json
 import os
 import signal
 import subprocess
@@ -51,6 +52,12 @@ class ConfigCase(GuardCase):
         key = self.key(section, name)
         self.assertEqual((key['value'], key['file'], key['line']), (value, file, line))
         self.assertEqual(key['origin'], 'file' if file else 'default')
+
+    def run_ctl(self, *arguments, program=BUILD + '/p2mguardd'):
+        ended = subprocess.run([BUILD + '/p2mguardctl', '--socket', self.host.control, *arguments],
+                               env=dict(os.environ, P2MGUARD_DAEMON=program),
+                               stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+        return ended.returncode, ended.stdout, ended.stderr
 
 
 class Config(ConfigCase):
@@ -251,6 +258,76 @@ attempts = 7
         self.host.store.write('/local/domain/1/name', 'my-db')
         self.assertEqual(self.policy(1)[0], 'domain *-db')
         self.assertEqual(self.client.call('guard.show', session=session['session'])['policy']['attempts'], 5)
+
+
+class Ctl(ConfigCase):
+    def test_config(self):
+        path = self.put('50.conf', '[daemon]\nmax_connections = 99\n[domain web*]\nattempts = 9\n')
+        self.reload()
+        self.host.create(1, name='web')
+        status, out, err = self.run_ctl('config')
+        self.assertEqual((status, err), (0, ''))
+        self.assertRegex(out, rf'(?m)^  attempts +4 +{self.main}:4$')
+        self.assertRegex(out, r'(?m)^  quiet_ms +300 +default$')
+        self.assertRegex(out, r'(?m)^  log_level +debug +command line$')
+        self.assertRegex(out, rf'(?m)^  max_connections +1024 +default\n    after a restart +99 +{path}:2$')
+        self.assertRegex(out, rf'(?m)^\[domain web\*\]\n  attempts +9 +{path}:4$')
+        status, out, _ = self.run_ctl('config', '--changed')
+        self.assertEqual([line.split()[0] for line in out.splitlines() if line.startswith('  ')],
+                         ['socket', 'log_level', 'max_gap_ms', 'max_connections', 'after', 'attempts', 'attempts'])
+        status, out, _ = self.run_ctl('config', '--changed', '--domain', 'web')
+        self.assertEqual(out.splitlines()[1:], [f'  attempts                9        [domain web*] {path}:4'])
+        status, out, _ = self.run_ctl('config', '--domain', 'web')
+        self.assertRegex(out, r'(?m)^  require +settled +default$')
+        for arguments in ((), ('--domain', '1')):
+            status, out, _ = self.run_ctl('config', *arguments, '--json')
+            self.assertEqual((status, len(out.splitlines())), (0, 1))
+            self.assertTrue(json.loads(out)['keys'])
+        self.assertEqual(self.run_ctl('config', '--domain', 'nobody')[0], 1)
+
+    def test_reload(self):
+        path = self.put('50.conf', '[daemon]\nmax_connections = 99\n[policy]\nattempts = 9\n')
+        status, out, err = self.run_ctl('config', 'reload')
+        self.assertEqual((status, out, err), (0, '[daemon] max_connections: 99, was 1024; takes a restart\n'
+                                                 '[policy] attempts: 9, was 4\n', ''))
+        os.unlink(path)
+        self.assertEqual(json.loads(self.run_ctl('config', 'reload', '--json')[1])['changes'][0]['key'], 'attempts')
+        self.assertEqual(self.run_ctl('config', 'reload')[1], 'nothing has changed\n')
+        self.put('50.conf', '[policy]\nattempts = many\n')
+        status, out, err = self.run_ctl('config', 'reload')
+        self.assertEqual((status, out), (1, ''))
+        self.assertIn(f"{path}:2: attempts is 'many', expected a number from 1 to 100", err)
+
+    def test_check_takes_no_daemon(self):
+        self.host.stop_daemon()
+        good, bad = self.put('10.conf', '[policy]\nattempts = 9\n'), self.put('20.conf', '[policy]\nattempts = 0\n')
+        self.assertEqual(self.run_ctl('config', 'check', good), (0, good + ': good\n', ''))
+        status, out, err = self.run_ctl('config', 'check', good, bad)
+        self.assertEqual((status, out), (1, ''))
+        self.assertEqual(err, f"{bad}:2: attempts is '0', expected a number from 1 to 100\n")
+        status, out, _ = self.run_ctl('--json', 'config', 'check', good, bad)
+        self.assertEqual((status, json.loads(out)), (1, {'good': False, 'files': [], 'problem': {
+            'file': bad, 'line': 2, 'what': f"{bad}:2: attempts is '0', expected a number from 1 to 100"}}))
+        self.assertEqual(json.loads(self.run_ctl('config', 'check', '--json', good)[1])['files'], [good])
+        self.assertEqual(self.run_ctl('config', 'check', '/nonexistent'),
+                         (1, '', '/nonexistent: No such file or directory\n'))
+        status, _, err = self.run_ctl('config', 'check', good, program='/nonexistent')
+        self.assertEqual(status, 1)
+        self.assertIn('/nonexistent cannot be run: No such file', err)
+        self.assertEqual(self.run_ctl('config')[0], 3)
+
+    def test_daemon_checks_as_it_would_start(self):
+        self.put('20.conf', '[policy]\nattempts = 0\n')
+        ended = subprocess.run([BUILD + '/p2mguardd', '--check-config', '--config', self.main], capture_output=True,
+                               stdin=subprocess.DEVNULL, text=True, timeout=60, check=False)
+        self.assertEqual((ended.returncode, ended.stdout), (1, ''))
+        self.assertIn('20.conf:2: attempts is', ended.stderr)
+
+    def test_usage(self):
+        for arguments in (('nonsense',), ('reload', 'x'), ('--changed', 'check'), ('--domain',), ('--bogus',)):
+            status, out, err = self.run_ctl('config', *arguments)
+            self.assertEqual((status, out), (2, ''), arguments)
+            self.assertTrue(err)
 
 
 class Thaw(unittest.TestCase):
