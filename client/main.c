@@ -55,6 +55,8 @@ static const struct {
     {NULL, "--offline", "put back what a daemon that is no more has left, by its journals in xenstore"},
     {NULL, "--force", "even if there is a daemon, which hangs and cannot be killed"},
     {NULL, "--all", "all guests, whoever holds them"},
+    {"config", "--changed", "only what is not the default"},
+    {"config", "--domain", "how this guest would be guarded, and by which section"},
     {"watch", "--from", "begin with this event, as far as it is still kept"},
     {NULL, "--socket", "the daemon's control socket (" P2MG_CONTROL_SOCKET ")"},
     {NULL, "--json", "write answers, and errors too, as lines of JSON"},

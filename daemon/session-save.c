@@ -41,10 +41,10 @@ static int64_t session_grace_left_ms(const struct session *session)
 
 static json_t *session_save_owner(const struct session_options *options)
 {
-    return json_pack("{s:s,s:s,s:b,s:I,s:s,s:I,s:I,s:o}", "name", options->name, "hold", p2mg_hold_name(options->hold),
-                     "from_xenstore", (int)options->from_xenstore, "connection", (json_int_t)options->connection,
-                     "caller", options->caller, "pid", (json_int_t)options->pid, "uid", (json_int_t)options->uid,
-                     "policy", record_policy(&options->policy));
+    return json_pack("{s:s,s:s,s:s,s:b,s:I,s:s,s:I,s:I,s:o}", "name", options->name, "section", options->section,
+                     "hold", p2mg_hold_name(options->hold), "from_xenstore", (int)options->from_xenstore, "connection",
+                     (json_int_t)options->connection, "caller", options->caller, "pid", (json_int_t)options->pid, "uid",
+                     (json_int_t)options->uid, "policy", record_policy(&options->policy));
 }
 
 static json_t *session_save_rest(const struct rest *rest)
@@ -95,18 +95,19 @@ static int session_load_policy(const json_t *saved, struct p2mg_policy *policy)
 
 static int session_load_owner(const json_t *saved, struct session_options *options)
 {
-    const char *name, *hold, *caller;
+    const char *name, *section, *hold, *caller;
     json_int_t connection, pid, uid;
     json_t *policy;
     int from_xenstore;
 
-    if (json_unpack((json_t *)(uintptr_t)saved, "{s:s,s:s,s:b,s:I,s:s,s:I,s:I,s:o}", "name", &name, "hold", &hold,
-                    "from_xenstore", &from_xenstore, "connection", &connection, "caller", &caller, "pid", &pid, "uid",
-                    &uid, "policy", &policy) < 0 ||
+    if (json_unpack((json_t *)(uintptr_t)saved, "{s:s,s:s,s:s,s:b,s:I,s:s,s:I,s:I,s:o}", "name", &name, "section",
+                    &section, "hold", &hold, "from_xenstore", &from_xenstore, "connection", &connection, "caller",
+                    &caller, "pid", &pid, "uid", &uid, "policy", &policy) < 0 ||
         p2mg_hold_parse(hold, &options->hold) || strlen(name) >= sizeof(options->name) ||
-        strlen(caller) >= sizeof(options->caller))
+        strlen(section) >= sizeof(options->section) || strlen(caller) >= sizeof(options->caller))
         return -EINVAL;
     strcpy(options->name, name);
+    strcpy(options->section, section);
     strcpy(options->caller, caller);
     options->from_xenstore = from_xenstore;
     options->connection = (uint64_t)connection;

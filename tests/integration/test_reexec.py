@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 
-from fixture import BUILD, QUICK, RpcError, Store, StoreError, wait_until
+from fixture import BUILD, PATIENT, QUICK, RpcError, Store, StoreError, wait_until
 from test_guard import GuardCase
 
 FOLDER = '/tool/p2mguard/migrate'
@@ -39,6 +39,8 @@ class Sampler(threading.Thread):
 
 
 class Reexec(GuardCase):
+    configuration = PATIENT + '[domain u]\nattempts = 7\n'
+
     def setUp(self):
         super().setUp()
         self.client.call('events.subscribe')
@@ -91,7 +93,7 @@ class Reexec(GuardCase):
         self.assertGreater(sampler.looks, 5)
         self.assertEqual(self.client.call('daemon.info')['pid'], pid)
         after = self.client.call('guard.show', session=session['session'])
-        for key in ('name', 'domid', 'uuid', 'hold', 'owner', 'policy', 'attempt', 'pin_kib'):
+        for key in ('name', 'domid', 'uuid', 'hold', 'owner', 'policy', 'policy_section', 'attempt', 'pin_kib'):
             self.assertEqual(after[key], session[key], key)
         self.assertEqual((after['hold'], after['wanted_target_kib']), ('connection', 300000))
         # A migration that began before was not seen for a moment; the next attempt is whole.
