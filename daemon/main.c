@@ -21,6 +21,7 @@
 #include "daemon/clock.h"
 #include "daemon/configuration.h"
 #include "daemon/events.h"
+#include "daemon/files.h"
 #include "daemon/guard.h"
 #include "daemon/lock.h"
 #include "daemon/log.h"
@@ -42,13 +43,6 @@
  */
 #define MAIN_REEXEC_MS 10000
 #define MAIN_REEXEC_LOOK_MS 10
-
-/*
- * Descriptors: one for a connection, a second one while it is not read from, one for a program that saves a guest, of
- * which there may be one for each session and each observation, and some for everything else.
- */
-#define MAIN_FILES_A_CONNECTION 2
-#define MAIN_FILES_ELSE 256
 
 /* What may be told to stop, to reload, or that a watchdog wants to hear of us. */
 enum { MAIN_SIGTERM, MAIN_SIGINT, MAIN_SIGHUP, MAIN_SIGNALS };
@@ -276,8 +270,8 @@ static void main_fail(struct daemon *daemon)
 /* How many the limit of open files leaves for connections; it is raised first as far as it may be. */
 static unsigned main_descriptors(const struct settings *settings)
 {
-    rlim_t most = MAIN_FILES_A_CONNECTION * (rlim_t)settings->max_connections;
-    rlim_t reserved = 2 * (rlim_t)settings->max_sessions + MAIN_FILES_ELSE, needed = most + reserved;
+    rlim_t most = files_for_connections(settings->max_connections);
+    rlim_t reserved = files_for_the_rest(settings->max_sessions), needed = most + reserved;
     struct rlimit limit;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= needed)
