@@ -65,6 +65,29 @@ const char *hypervisor_describe(struct hypervisor *hypervisor)
     return hypervisor->text;
 }
 
+/* Two interfaces have versions of their own, sysctl and domctl; dom0's width is asked for by the latter. */
+int hypervisor_get_host(struct hypervisor *hypervisor, struct hypervisor_host *host)
+{
+    int version = xc_version(hypervisor->xc, XENVER_version, NULL);
+    xc_physinfo_t info;
+    unsigned width;
+
+    memset(host, 0, sizeof(*host));
+    if (version < 0)
+        return -errno;
+    host->major = (unsigned)version >> 16;
+    host->minor = (unsigned)version & 0xffff;
+    memset(&info, 0, sizeof(info));
+    if (xc_physinfo(hypervisor->xc, &info) < 0)
+        return -errno;
+    host->pv = info.capabilities & XEN_SYSCTL_PHYSCAP_pv;
+    host->hvm = info.capabilities & XEN_SYSCTL_PHYSCAP_hvm;
+    host->hap = info.capabilities & XEN_SYSCTL_PHYSCAP_hap;
+    host->shadow = info.capabilities & XEN_SYSCTL_PHYSCAP_shadow;
+    errno = 0;
+    return xc_domain_get_guest_width(hypervisor->xc, 0, &width) != 0 && errno == EACCES ? -EACCES : 0;
+}
+
 unsigned hypervisor_page_kib(struct hypervisor *hypervisor)
 {
     (void)hypervisor;

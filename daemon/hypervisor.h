@@ -47,6 +47,19 @@ void hypervisor_close(struct hypervisor *hypervisor);
 /* A word for daemon.info: "xen 4.17" or "imitation". Valid as long as the handle. */
 const char *hypervisor_describe(struct hypervisor *hypervisor);
 
+/* What doctor wants to know of the machine; struct xen_sysctl_physinfo, xen/include/public/sysctl.h. */
+struct hypervisor_host {
+    unsigned major, minor; /* of Xen's version */
+    bool pv, hvm;          /* kinds of guests that can be run: hvm stands for PVH as well */
+    bool hap, shadow;      /* ways to see what a guest writes while it is copied */
+};
+
+/*
+ * -EACCES: the hypervisor has another version of its interfaces for toolstacks than the library. The version is filled
+ * in whenever it could be had.
+ */
+int hypervisor_get_host(struct hypervisor *hypervisor, struct hypervisor_host *host);
+
 unsigned hypervisor_page_kib(struct hypervisor *hypervisor);
 
 /*

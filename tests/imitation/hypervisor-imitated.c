@@ -43,6 +43,21 @@ const char *hypervisor_describe(struct hypervisor *hypervisor)
     return "imitation";
 }
 
+int hypervisor_get_host(struct hypervisor *hypervisor, struct hypervisor_host *host)
+{
+    const struct machine *machine = hypervisor->machine;
+    uint32_t version = machine->host_version, lacks = machine->host_lacks;
+
+    memset(host, 0, sizeof(*host));
+    host->major = version ? version >> 16 : 4;
+    host->minor = version ? version & 0xffff : 17;
+    host->pv = !(lacks & MACHINE_NO_PV);
+    host->hvm = !(lacks & MACHINE_NO_HVM);
+    host->hap = !(lacks & MACHINE_NO_HAP);
+    host->shadow = !(lacks & MACHINE_NO_SHADOW);
+    return -(int)machine->host_error;
+}
+
 unsigned hypervisor_page_kib(struct hypervisor *hypervisor)
 {
     return (unsigned)machine_page_kib(hypervisor->machine);

@@ -19,6 +19,8 @@
 
 enum { MACHINE_DYING = 1, MACHINE_PAUSED = 2, MACHINE_SHUTDOWN = 4, MACHINE_SUSPENDED = 8, MACHINE_HVM = 16 };
 
+enum { MACHINE_NO_PV = 1, MACHINE_NO_HVM = 2, MACHINE_NO_HAP = 4, MACHINE_NO_SHADOW = 8 };
+
 struct machine_slot {
     _Atomic uint32_t used, flags;
     _Atomic uint32_t width; /* of a PV guest with a p2m: 4 or 8; 0 = none */
@@ -33,13 +35,18 @@ struct machine_slot {
 struct machine {
     _Atomic uint64_t lists, gets, set_maxes, maps; /* hypercalls made */
     _Atomic uint32_t page_kib;                     /* the hypervisor's granularity, 0 = 4; the guests' is the same */
-    char padding[28];
+    /* What is wrong with the host, where something is: its version (major << 16 | minor, 0 = 4.17), what it lacks, and
+     * the errno that toolstacks are refused with. */
+    _Atomic uint32_t host_version, host_lacks, host_error;
+    char padding[16];
     struct machine_slot slots[MACHINE_SLOTS];
     char to_a_page[MACHINE_FRAME_BYTES - 64];
     char frames[MACHINE_FRAMES][MACHINE_FRAME_BYTES]; /* a hole in the file until written */
 };
 
 _Static_assert(sizeof(struct machine_slot) == 128, "the layout is shared with fixture.py");
+_Static_assert(offsetof(struct machine, host_version) == 36, "the layout is shared with fixture.py");
+_Static_assert(offsetof(struct machine, slots) == 64, "the layout is shared with fixture.py");
 _Static_assert(offsetof(struct machine, frames) == 4096 + 128 * MACHINE_SLOTS, "the layout is shared with fixture.py");
 
 /* Maps the file that the environment names; NULL with errno set. */

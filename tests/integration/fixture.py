@@ -166,6 +166,9 @@ class Machine:
               'tot_pages': (16, 'Q'), 'max_pages': (24, 'Q'), 'refused': (32, 'Q'), 'max_gfn': (40, 'Q'),
               'pod_entries': (48, 'Q'), 'shared_pages': (56, 'Q'), 'paged_pages': (64, 'Q'), 'uuid': (72, '40s')}
 
+    def set_host(self, version=0, lacks=0, error=0):
+        struct.pack_into('III', self.map, 36, version, lacks, error)
+
     def lists(self):
         return struct.unpack_from('Q', self.map, 0)[0]
 

@@ -25,6 +25,7 @@ static struct {
     int fails;                        /* the errno that the next question gets, 0 = an answer */
     int page_error;
     int version;
+    uint32_t capabilities;
     unsigned width;
     xc_domaininfo_t domains[3];
     uint32_t domid; /* of the last request */
@@ -76,6 +77,13 @@ int xc_version(xc_interface *xc, int command, void *argument)
     (void)xc, (void)argument;
     assert_int_equal(command, XENVER_version);
     return xen.version;
+}
+
+int xc_physinfo(xc_interface *xc, xc_physinfo_t *info)
+{
+    (void)xc;
+    info->capabilities = xen.capabilities;
+    return answer(0);
 }
 
 int xc_domain_getinfolist(xc_interface *xc, uint32_t first, unsigned room, xc_domaininfo_t *info)
@@ -192,6 +200,23 @@ static void what_there_is(void **state)
     xen.fails = 0;
 }
 
+static void what_the_machine_can_do(void **state)
+{
+    struct hypervisor_host host;
+
+    xen.capabilities = XEN_SYSCTL_PHYSCAP_pv | XEN_SYSCTL_PHYSCAP_shadow;
+    assert_int_equal(hypervisor_get_host(*state, &host), 0);
+    assert_true(host.pv && host.shadow && !host.hvm && !host.hap);
+    xen.capabilities = XEN_SYSCTL_PHYSCAP_hvm | XEN_SYSCTL_PHYSCAP_hap;
+    assert_int_equal(hypervisor_get_host(*state, &host), 0);
+    assert_true(host.hvm && host.hap && !host.pv && !host.shadow);
+    xen.fails = EACCES; /* as Xen answers who has other interfaces; its version it tells everybody */
+    assert_int_equal(hypervisor_get_host(*state, &host), -EACCES);
+    assert_int_equal(host.major, 4);
+    assert_int_equal(host.minor, 17);
+    xen.fails = 0;
+}
+
 static void domains_are_what_xen_says(void **state)
 {
     struct hypervisor_domain domains[4], one;
@@ -303,6 +328,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(what_there_is),
+        CASE(what_the_machine_can_do),
         CASE(domains_are_what_xen_says),
         CASE(domain_that_is_not_there),
         CASE(sizes_are_set_and_read),
