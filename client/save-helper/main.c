@@ -12,6 +12,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "client/save-helper/places.h"
 #include "client/save-helper/save-helper.h"
 #include "config.h"
 #include "daemon/clock.h"
@@ -77,7 +78,7 @@ static bool main_find_beside_libxl(char path[PATH_MAX])
         for (char *end = version + strlen(version); !found && end > version; end--) {
             /* libxenlight.so.4.17.0 is Xen 4.17's */
             *end = '\0';
-            snprintf(path, PATH_MAX, "/usr/lib/xen-%s/bin/libxl-save-helper", version);
+            snprintf(path, PATH_MAX, PLACES_OF_VERSION, version);
             found = access(path, X_OK) == 0;
         }
     }
@@ -87,12 +88,6 @@ static bool main_find_beside_libxl(char path[PATH_MAX])
 
 static const char *main_find_real(void)
 {
-    static const char *const places[] = {
-        "/usr/libexec/xen/bin/libxl-save-helper",
-        "/usr/lib/xen/bin/libxl-save-helper",
-        "/usr/local/libexec/xen/bin/libxl-save-helper",
-        "/usr/local/lib/xen/bin/libxl-save-helper",
-    };
     static char beside[PATH_MAX];
     const char *configured = getenv(MAIN_REAL);
 
@@ -100,7 +95,7 @@ static const char *main_find_real(void)
         return configured;
     if (main_find_beside_libxl(beside))
         return beside;
-    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
+    for (size_t i = 0; i < PLACES; i++)
         if (access(places[i], X_OK) == 0)
             return places[i];
     return NULL;
