@@ -123,7 +123,7 @@ static const void *configuration_domain(const struct settings *settings, const c
     return domain ? &domain->guarding : NULL;
 }
 
-/* Those that `one` has; `over`: and `other` has not. */
+/* The keys that sections have now; or, `gone`, those that they had before and have not any more. */
 static int configuration_note_domains(json_t *changes, const struct settings *before, const struct settings *now,
                                       bool gone)
 {
@@ -132,6 +132,8 @@ static int configuration_note_domains(json_t *changes, const struct settings *be
     for (size_t i = 0; i < of->domain_count; i++) {
         const char *section = of->domains[i].section;
         for (size_t k = 0; k < SETTINGS_KEYS; k++) {
+            if (of->domains[i].origins[k].source == SETTINGS_DEFAULT)
+                continue;
             const void *then = configuration_domain(before, section, k), *there = configuration_domain(now, section, k);
             bool counts = settings_find_domain(of, section, k) == &of->domains[i] && (!gone || !there);
             if (counts && configuration_note(changes, section, &settings_keys[k], then, there) < 0)
