@@ -36,6 +36,7 @@ struct rpc_channel {
     void *method_context;
     struct rpc_peer peer;
     rpc_asked *asked; /* or NULL */
+    rpc_ended *ended; /* or NULL */
     bool deaf;        /* nobody reads the answers */
     rpc_write *write;
     void *write_context;
@@ -66,6 +67,9 @@ struct rpc_call {
     struct rpc_batch *batch;     /* NULL for a request on a line of its own */
     size_t reserved;             /* its part of the batch's reserved */
     struct rpc_peer peer;
+    rpc_ended *ended; /* with its context, for a call may outlive its channel */
+    void *ended_context;
+    const char *method; /* NULL: of that name there is none */
     bool notification;
     char id[]; /* as JSON text */
 };
@@ -361,6 +365,8 @@ static struct rpc_call *call_new(struct rpc_channel *channel, struct rpc_batch *
     call->batch = batch;
     call->reserved = reserved;
     call->peer = channel->peer;
+    call->ended = channel->ended;
+    call->ended_context = channel->method_context;
     call->notification = id == NULL;
     if (id != NULL)
         memcpy(call->id, id, room);
@@ -368,6 +374,14 @@ static struct rpc_call *call_new(struct rpc_channel *channel, struct rpc_batch *
     if (batch == NULL)
         channel->pending++;
     return call;
+}
+
+/* 0, or the code of what is sent as an error; that may be NULL, when memory ran out. */
+static int answer_code(const char *member, const json_t *value)
+{
+    if (strcmp(member, "error") != 0)
+        return 0;
+    return value != NULL ? (int)json_integer_value(json_object_get(value, "code")) : P2MG_ERROR_INTERNAL;
 }
 
 /* The call is out of every list before its answer is written: whoever gets that sees the counts as they are then. */
@@ -383,6 +397,8 @@ static void call_end(struct rpc_call *call, const char *member, json_t *value)
         if (call->batch == NULL)
             call->channel->pending--;
     }
+    if (call->ended != NULL)
+        call->ended(call->ended_context, call->method, answer_code(member, value));
     answer_send(&to, member, value);
     free(call);
 }
@@ -626,6 +642,7 @@ static void call_run(struct rpc_call *call, const struct rpc_method *methods, vo
     json_t *none = request->params == NULL ? json_object() : NULL;
     const json_t *params = request->params != NULL ? request->params : none;
 
+    call->method = method != NULL ? method->name : NULL;
     if (method == NULL)
         call_fail_unknown(call, request->method);
     else if (params == NULL)
@@ -774,6 +791,11 @@ struct rpc_channel *rpc_channel_new(const struct rpc_method *methods, void *meth
 void rpc_channel_on_asked(struct rpc_channel *channel, rpc_asked *asked)
 {
     channel->asked = asked;
+}
+
+void rpc_channel_on_ended(struct rpc_channel *channel, rpc_ended *ended)
+{
+    channel->ended = ended;
 }
 
 void rpc_channel_deafen(struct rpc_channel *channel)

@@ -65,6 +65,12 @@ typedef void rpc_asked(void *method_context, const struct rpc_peer *peer, const 
                        enum rpc_outcome outcome);
 
 /*
+ * Told of every call that has ended, also of one whose channel is gone: the method's name in the table, NULL where it
+ * is in no table, and the error's code, 0 for none.
+ */
+typedef void rpc_ended(void *method_context, const char *method, int code);
+
+/*
  * Where reply lines go; `line` ends with a newline and is at most P2MG_REPLY_MAX_BYTES long. Called with length 0
  * when calls ended that want no reply. rpc_channel_pending() counts the calls answered by it no more.
  */
@@ -77,6 +83,7 @@ struct rpc_channel *rpc_channel_new(const struct rpc_method *methods, void *meth
                                     rpc_write *write, void *write_context);
 
 void rpc_channel_on_asked(struct rpc_channel *channel, rpc_asked *asked);
+void rpc_channel_on_ended(struct rpc_channel *channel, rpc_ended *ended);
 
 /* The peer reads no more: from now on it is obeyed, and not told what it only wants to know. */
 void rpc_channel_deafen(struct rpc_channel *channel);

@@ -645,6 +645,7 @@ static int connection_new(struct server *server, int fd, uint64_t id, struct con
         return error;
     }
     rpc_channel_on_asked(connection->channel, server->options.asked);
+    rpc_channel_on_ended(connection->channel, server->options.ended);
     LIST_INSERT_HEAD(&server->connections, connection, link);
     server->count++;
     server->descriptors++;

@@ -31,6 +31,7 @@ struct server_options {
     const struct rpc_method *methods;
     void *method_context;
     rpc_asked *asked; /* of changes; or NULL */
+    rpc_ended *ended; /* of all calls; or NULL */
     struct events *events;
     void (*on_close)(uint64_t connection, void *method_context); /* a connection is gone */
 };

@@ -23,7 +23,8 @@ struct fixture {
     size_t later_count;
     unsigned told; /* runs of "tell" */
     bool close_in_run;
-    char asked[64]; /* note_asked */
+    char asked[64];  /* note_asked */
+    char ended[512]; /* note_ended */
 };
 
 static void keep_line(void *context, const char *line, size_t length)
@@ -589,6 +590,40 @@ static void every_change_that_is_asked_for_is_told_of(void **state)
     assert_string_equal(fixture->asked, "giigGG");
 }
 
+static void note_ended(void *context, const char *method, int code)
+{
+    struct fixture *fixture = context;
+    size_t length = strlen(fixture->ended);
+
+    snprintf(fixture->ended + length, sizeof fixture->ended - length, "%s %d, ", method ? method : "-", code);
+}
+
+/* Those without an answer included, and those whose channel is gone. */
+static void every_call_that_ends_is_told_of(void **state)
+{
+    static const char *const requests[] = {
+        "{\"jsonrpc\":\"2.0\",\"method\":\"tell\",\"id\":1}",
+        "{\"jsonrpc\":\"2.0\",\"method\":\"tell\"}",
+        "{\"jsonrpc\":\"2.0\",\"method\":\"fail\",\"id\":1}",
+        "{\"jsonrpc\":\"2.0\",\"method\":\"nothing\",\"id\":1}",
+        "{\"jsonrpc\":\"2.0\",\"method\":\"none\",\"id\":1}",
+        "{\"jsonrpc\":\"2.0\",\"method\":\"tell\",\"params\":{\"x\":1},\"id\":1}",
+        "{\"jsonrpc\":\"2.0\",\"method\":\"change\",\"id\":1}",
+        "[{\"jsonrpc\":\"2.0\",\"method\":\"tell\",\"id\":1},7]",
+        "{\"jsonrpc\":\"2.0\",\"method\":\"later\",\"id\":1}",
+    };
+    struct fixture *fixture = *state;
+
+    rpc_channel_on_ended(fixture->channel, note_ended);
+    for (size_t i = 0; i < sizeof requests / sizeof *requests; i++)
+        rpc_channel_take_line(fixture->channel, requests[i], strlen(requests[i]));
+    rpc_channel_free(fixture->channel);
+    fixture->channel = NULL;
+    rpc_reply(fixture->later[0], json_true());
+    assert_string_equal(fixture->ended, "tell 0, tell 0, fail -32001, nothing -32603, - -32601, tell -32602, "
+                                        "change -32004, tell 0, later 0, ");
+}
+
 /* ---- Replies ---- */
 
 static void errors_always_say_what(void **state)
@@ -900,6 +935,7 @@ int main(void)
         CASE(long_names_are_cut),
         CASE(changes_need_the_right),
         CASE(every_change_that_is_asked_for_is_told_of),
+        CASE(every_call_that_ends_is_told_of),
         CASE(errors_always_say_what),
         CASE(replies_come_when_they_are_ready),
         CASE(batch_waits_for_its_last_call),
