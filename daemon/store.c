@@ -2,6 +2,7 @@
 #include "daemon/store.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +23,15 @@
 struct store {
     struct xs_handle *handle;
     unsigned lists_lost;
+    atomic_uint_least64_t round_trips, conflicts; /* read by the loop */
 };
+
+/* For each request that is sent. */
+static struct xs_handle *store_ask(struct store *store)
+{
+    atomic_fetch_add_explicit(&store->round_trips, 1, memory_order_relaxed);
+    return store->handle;
+}
 
 int store_new(struct store **store)
 {
@@ -102,7 +111,7 @@ bool store_alive(struct store *store)
 {
     if (!store->handle)
         return false;
-    char *path = xs_get_domain_path(store->handle, 0);
+    char *path = xs_get_domain_path(store_ask(store), 0);
     free(path);
     return path != NULL;
 }
@@ -135,7 +144,7 @@ int store_watch(struct store *store, const char *path, const char *token)
 {
     if (!store->handle)
         return -ENOTCONN;
-    if (xs_watch(store->handle, path, token) || errno == EEXIST)
+    if (xs_watch(store_ask(store), path, token) || errno == EEXIST)
         return 0;
     return store_error(store);
 }
@@ -144,7 +153,7 @@ int store_unwatch(struct store *store, const char *path, const char *token)
 {
     if (!store->handle)
         return -ENOTCONN;
-    if (xs_unwatch(store->handle, path, token) || errno == ENOENT)
+    if (xs_unwatch(store_ask(store), path, token) || errno == ENOENT)
         return 0;
     return store_error(store);
 }
@@ -155,7 +164,7 @@ int store_read(struct store *store, store_txn txn, const char *path, char *value
 
     if (!store->handle)
         return -ENOTCONN;
-    char *data = xs_read(store->handle, txn, path, &length);
+    char *data = xs_read(store_ask(store), txn, path, &length);
     if (!data)
         return store_error(store);
 
@@ -174,7 +183,7 @@ int store_write(struct store *store, store_txn txn, const char *path, const char
 {
     if (!store->handle)
         return -ENOTCONN;
-    if (xs_write(store->handle, txn, path, value, (unsigned)strlen(value)))
+    if (xs_write(store_ask(store), txn, path, value, (unsigned)strlen(value)))
         return 0;
     return store_error(store);
 }
@@ -183,7 +192,7 @@ int store_remove(struct store *store, store_txn txn, const char *path)
 {
     if (!store->handle)
         return -ENOTCONN;
-    if (xs_rm(store->handle, txn, path) || errno == ENOENT)
+    if (xs_rm(store_ask(store), txn, path) || errno == ENOENT)
         return 0;
     return store_error(store);
 }
@@ -196,7 +205,7 @@ int store_list(struct store *store, store_txn txn, const char *path, int (*each)
 
     if (!store->handle)
         return -ENOTCONN;
-    char **names = xs_directory(store->handle, txn, path, &count);
+    char **names = xs_directory(store_ask(store), txn, path, &count);
     int error = names ? 0 : store_error(store);
     if (error)
         return error;
@@ -233,7 +242,7 @@ int store_get_perms(struct store *store, store_txn txn, const char *path, char *
 
     if (!store->handle)
         return -ENOTCONN;
-    struct xs_permissions *perms = xs_get_permissions(store->handle, txn, path, &count);
+    struct xs_permissions *perms = xs_get_permissions(store_ask(store), txn, path, &count);
     if (!perms)
         return store_error(store);
     if (count > STORE_PERMS_ENTRIES)
@@ -290,7 +299,7 @@ int store_set_perms(struct store *store, store_txn txn, const char *path, const 
     int error = store_parse_perms(text, perms, &count);
     if (error)
         return error;
-    if (xs_set_permissions(store->handle, txn, path, perms, count))
+    if (xs_set_permissions(store_ask(store), txn, path, perms, count))
         return 0;
     return store_error(store);
 }
@@ -300,12 +309,12 @@ int store_transact(struct store *store, int (*body)(struct store *store, store_t
     for (int i = 0; i < STORE_TRANSACTION_TRIES; i++) {
         if (!store->handle)
             return -ENOTCONN;
-        xs_transaction_t txn = xs_transaction_start(store->handle);
+        xs_transaction_t txn = xs_transaction_start(store_ask(store));
         if (txn == XBT_NULL)
             return store_error(store);
 
         int error = body(store, txn, context);
-        if (xs_transaction_end(store->handle, txn, error != 0)) {
+        if (xs_transaction_end(store_ask(store), txn, error != 0)) {
             if (error != -EAGAIN)
                 return error;
         } else if (error) {
@@ -313,6 +322,13 @@ int store_transact(struct store *store, int (*body)(struct store *store, store_t
         } else if (errno != EAGAIN) {
             return store_error(store);
         }
+        atomic_fetch_add_explicit(&store->conflicts, 1, memory_order_relaxed);
     }
     return -EAGAIN;
+}
+
+void store_counts(const struct store *store, struct store_counts *counts)
+{
+    counts->round_trips = atomic_load_explicit(&store->round_trips, memory_order_relaxed);
+    counts->conflicts = atomic_load_explicit(&store->conflicts, memory_order_relaxed);
 }

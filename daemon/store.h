@@ -70,4 +70,10 @@ int store_set_perms(struct store *store, store_txn txn, const char *path, const 
  */
 int store_transact(struct store *store, int (*body)(struct store *store, store_txn txn, void *context), void *context);
 
+/* Requests sent, and transactions made again because of a conflict, ever. Any thread may ask. */
+struct store_counts {
+    uint64_t round_trips, conflicts;
+};
+void store_counts(const struct store *store, struct store_counts *counts);
+
 #endif

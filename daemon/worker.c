@@ -293,3 +293,8 @@ bool worker_connected(struct worker *worker)
 {
     return atomic_load(&worker->connected);
 }
+
+const struct store *worker_store(const struct worker *worker)
+{
+    return worker->tools.store;
+}

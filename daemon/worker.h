@@ -74,4 +74,7 @@ int64_t worker_busy_ms(struct worker *worker);
 
 bool worker_connected(struct worker *worker);
 
+/* Its store, which is its own: for store_counts() and nothing else. */
+const struct store *worker_store(const struct worker *worker);
+
 #endif
