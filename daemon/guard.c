@@ -12,6 +12,7 @@
 #include "daemon/clock.h"
 #include "daemon/domid-set.h"
 #include "daemon/log.h"
+#include "daemon/metrics.h"
 #include "daemon/migrate-work.h"
 #include "daemon/newcomers.h"
 #include "daemon/node.h"
@@ -52,6 +53,7 @@ struct guard {
     struct event *poll, *glance;
     bool polling;
     int64_t polled_ms; /* when everybody was observed last */
+    int64_t seen_ms;   /* when that succeeded last */
     struct event *recover_again;
     bool recovered;
     json_t *saved;             /* sessions of the program before this one, until xenstored can be asked about them */
@@ -212,6 +214,7 @@ static void guard_tell_recovered(struct guard *guard, const struct journal *jour
     uint64_t target_kib = strtoull(journal_wanted_target(journal), NULL, 10);
 
     recovery_log(journal);
+    metrics_count(METRICS_DOMAINS_RECOVERED);
     events_emit(guard->host.events, "domain.recovered",
                 json_pack("{s:i,s:s,s:I,s:I}", "domid", (int)journal->domid, "session", journal->session, "target_kib",
                           (json_int_t)target_kib, "max_kib", (json_int_t)journal->max_kib));
@@ -460,6 +463,7 @@ static void guard_on_lost(void *context)
     struct guard *guard = context;
 
     log_error("lost the connection to xenstored");
+    metrics_count(METRICS_STORE_LOSSES);
     events_emit(guard->host.events, "store.lost", json_object());
     observations_store_lost(guard->observations);
     for (struct session *session = guard->live; session; session = session->next)
@@ -498,6 +502,8 @@ static bool guard_is_busy(const struct guard *guard)
 
 static void guard_set_polling(struct guard *guard, bool polling)
 {
+    if (polling && !guard->polling)
+        guard->seen_ms = clock_now_ms(); /* before, there was nobody to be seen */
     guard->polling = polling;
     if (polling) {
         timer_arm(guard->poll, guard->settings.poll_interval_ms);
@@ -548,6 +554,27 @@ static void guard_widen(unsigned domid, unsigned *first, unsigned *last)
     *last = domid > *last ? domid : *last;
 }
 
+/*
+ * What was not seen since the last look at everybody. A guest that is held by now is taken to have been held all that
+ * time, so that this errs by an interval at most.
+ */
+static void guard_count_unseen(struct guard *guard)
+{
+    int64_t gap_ms = guard->polled_ms - guard->seen_ms;
+
+    guard->seen_ms = guard->polled_ms;
+    if (!guard->polling)
+        return;
+    if (gap_ms > 2 * guard->settings.poll_interval_ms)
+        metrics_count(METRICS_POLL_OVERRUNS);
+    if (!guard_count(guard, P2MG_STATE_HELD))
+        return;
+    if (gap_ms > guard->settings.max_gap_ms)
+        metrics_count_blind(METRICS_BLIND_POLL, gap_ms);
+    else if (strcmp(guard_store_state(guard), "connected") != 0)
+        metrics_count_blind(METRICS_BLIND_STORE, gap_ms);
+}
+
 /* One hypercall for all, as long as the hypervisor knows fewer domains than fit; the next ones follow in another. */
 static void guard_observe_all(struct guard *guard)
 {
@@ -559,6 +586,8 @@ static void guard_observe_all(struct guard *guard)
          observation = observations_next(guard->observations, observation))
         guard_widen(observation->helper.domid, &first, &last);
     guard->polled_ms = clock_now_ms();
+    if (guard->polling)
+        metrics_count(METRICS_POLLS);
     while (first <= last) {
         /* No more room than there can be domains: the call's buffer is locked memory, made for each call when it is
          * large. */
@@ -566,6 +595,7 @@ static void guard_observe_all(struct guard *guard)
         int count = hypervisor_list(guard->host.hypervisor, (uint16_t)first, room, guard->seen);
         if (count < 0) {
             log_warning("observing domains failed: %s", strerror(-count));
+            metrics_count(METRICS_POLL_FAILURES);
             return; /* the gap that this makes counts against proceed */
         }
         bool all = count == 0 || (size_t)count < room;
@@ -573,6 +603,7 @@ static void guard_observe_all(struct guard *guard)
         guard_tell(guard, (size_t)count, first, reached < last ? reached : last);
         first = reached + 1;
     }
+    guard_count_unseen(guard);
     guard->callbacks.observed(guard->callbacks.context);
 }
 

@@ -344,6 +344,7 @@ static void main_on_recovered(void *context)
         .method_context = daemon->methods,
         .events = daemon->events,
         .asked = methods_on_asked,
+        .ended = methods_on_ended,
         .on_close = methods_on_close,
     };
 

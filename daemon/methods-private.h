@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What methods.c and methods-domain.c share: calls that wait for something, and the answers that both give.
+ * What methods.c, methods-domain.c and methods-metrics.c share: calls that wait for something, and the answers that
+ * all of them give.
  *
  * A waiter owns its call until it is answered. Loop thread only.
  */
@@ -68,6 +69,7 @@ struct methods {
 json_t *methods_what(const char *what);
 void methods_fail(struct rpc_call *call, int code, const char *message, json_t *data);
 void methods_fail_errno(struct rpc_call *call, int error);
+void methods_fail_param(struct rpc_call *call, const char *where, const char *what, const char *expected);
 
 /* The text of params.domain, which may be a number; NULL and the call failed when it is neither. */
 char *methods_domain_text(struct rpc_call *call, const json_t *params);
@@ -82,5 +84,6 @@ void run_reload(struct rpc_call *call, const json_t *params, void *context);
 void run_domain_policy(struct rpc_call *call, const json_t *params, void *context);
 void run_domain_list(struct rpc_call *call, const json_t *params, void *context);
 void run_domain_show(struct rpc_call *call, const json_t *params, void *context);
+void run_metrics(struct rpc_call *call, const json_t *params, void *context);
 
 #endif

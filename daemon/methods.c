@@ -12,6 +12,7 @@
 #include "daemon/clock.h"
 #include "daemon/guarding.h"
 #include "daemon/log.h"
+#include "daemon/metrics.h"
 #include "daemon/record.h"
 #include "daemon/text.h"
 #include "daemon/timer.h"
@@ -52,7 +53,7 @@ void methods_fail_errno(struct rpc_call *call, int error)
         methods_fail(call, P2MG_ERROR_INTERNAL, "Internal error", methods_what(strerror(-error)));
 }
 
-static void methods_fail_param(struct rpc_call *call, const char *where, const char *what, const char *expected)
+void methods_fail_param(struct rpc_call *call, const char *where, const char *what, const char *expected)
 {
     methods_fail(call, P2MG_ERROR_INVALID_PARAMS, "Invalid params",
                  json_pack("{s:s,s:s,s:s}", "where", where, "what", what, "expected", expected));
@@ -242,10 +243,12 @@ void methods_on_asked(void *context, const struct rpc_peer *peer, const char *me
                                 .domid = session ? session->gate.journal.domid : 0,
                                 .domain = *domid ? domid : json_string_value(domain),
                                 .session = id};
-    if (outcome == RPC_REFUSED)
+    if (outcome == RPC_REFUSED) {
+        metrics_count(METRICS_AUDIT_REFUSALS);
         audit_write_refusal(methods->audit, &entry);
-    else
+    } else {
         audit_write(&entry);
+    }
 }
 
 static void methods_drop_lookups(struct methods *methods, uint64_t connection);
@@ -562,6 +565,7 @@ static void waiter_give_verdict(struct rpc_call *call, struct session *session, 
     struct sight_figures now;
     struct verdict verdict = session_judge(session, store_silent, rpc_call_peer(call)->may_change, &facts, &now);
 
+    metrics_count_verdict(&verdict, final);
     if (final)
         record_emit(session, "session.verdict", "{s:s,s:s,s:s,s:I}", "verdict", p2mg_verdict_name(verdict.verdict),
                     "reason", p2mg_reason_name(verdict.reason), "phase", "final", "attempt",
@@ -789,6 +793,7 @@ static const struct rpc_param end_params[] = {
     {"session", RPC_STRING, true}, {"outcome", RPC_STRING, true}, {NULL, RPC_STRING, false}};
 static const struct rpc_param domain_params[] = {{"domain", RPC_STRING_OR_INTEGER, true}, {NULL, RPC_STRING, false}};
 static const struct rpc_param subscribe_params[] = {{"from", RPC_INTEGER, false}, {NULL, RPC_STRING, false}};
+static const struct rpc_param metrics_params[] = {{"format", RPC_STRING, false}, {NULL, RPC_STRING, false}};
 static const struct rpc_param no_params[] = {{NULL, RPC_STRING, false}};
 
 /* Every method is a read or a change here, and nowhere else. */
@@ -811,6 +816,7 @@ const struct rpc_method methods_table[] = {
     {"daemon.config", RPC_READ, no_params, run_config, NULL, NULL},
     {"daemon.reload", RPC_CHANGE, no_params, run_reload, NULL, NULL},
     {"daemon.reexec", RPC_CHANGE, no_params, run_reexec, NULL, NULL},
+    {"daemon.metrics", RPC_READ, metrics_params, run_metrics, NULL, NULL},
     {"rpc.discover", RPC_READ, no_params, run_discover, NULL, NULL},
     {NULL, RPC_READ, NULL, NULL, NULL, NULL},
 };
@@ -836,6 +842,9 @@ int methods_new(struct methods **result, struct event_base *base, struct events 
     methods->reload = reload;
     methods->reload_context = context;
     methods->started_ms = clock_now_ms();
+    metrics_start();
+    for (const struct rpc_method *method = methods_table; method->name; method++)
+        metrics_know_method(method->name);
     LIST_INIT(&methods->waiters);
     LIST_INIT(&methods->lookups);
     TAILQ_INIT(&methods->callers);

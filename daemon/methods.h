@@ -46,6 +46,7 @@ void methods_on_gone(struct methods *methods, struct session *session);
 
 /* For server_options; the context is the struct methods. */
 rpc_asked methods_on_asked;
+rpc_ended methods_on_ended;
 void methods_on_close(uint64_t connection, void *methods);
 
 #endif

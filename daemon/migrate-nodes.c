@@ -8,6 +8,7 @@
 #include "daemon/clock.h"
 #include "daemon/guarding.h"
 #include "daemon/log.h"
+#include "daemon/metrics.h"
 #include "daemon/migrate-private.h"
 #include "daemon/record.h"
 #include "daemon/timer.h"
@@ -552,6 +553,7 @@ void migrate_nodes_on_checked(struct migrate_nodes *nodes, struct session *sessi
     if (node->wants_verdict)
         return;
     struct verdict verdict = session_judge(session, false, true, &facts, &now);
+    metrics_count_verdict(&verdict, true);
     record_emit(session, "session.verdict", "{s:s,s:s,s:s,s:I}", "verdict", p2mg_verdict_name(verdict.verdict),
                 "reason", p2mg_reason_name(verdict.reason), "phase", "final", "attempt", (json_int_t)session->attempt);
     migrate_say(node, "%s %s", p2mg_verdict_name(verdict.verdict), p2mg_reason_name(verdict.reason));

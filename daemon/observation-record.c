@@ -8,6 +8,7 @@
 
 #include "daemon/clock.h"
 #include "daemon/log.h"
+#include "daemon/metrics.h"
 #include "daemon/record.h"
 
 static const char *observation_outcome_name(enum observation_outcome outcome)
@@ -149,6 +150,7 @@ void observation_tell_ended(const struct observation *observation, const char *s
                                observation_outcome_name(observation->outcome), "session", session);
     bool well = !gave_way && observation->verdict.verdict == P2MG_VERDICT_PROCEED;
 
+    metrics_count_migration(gave_way ? NULL : &observation->verdict);
     observation_emit(observation, "migration.ended", well || gave_way ? LOG_NOTICE : LOG_WARNING,
                      observation_add_judgement(observation, gave_way, fields));
 }

@@ -6,6 +6,7 @@
 
 #include "daemon/clock.h"
 #include "daemon/log.h"
+#include "daemon/metrics.h"
 #include "daemon/record.h"
 #include "daemon/session-agent.h"
 #include "daemon/session-job.h"
@@ -130,6 +131,7 @@ void action_hold(struct session *session)
     event_del(session->freeze_timer);
     session_finish_baseline(session);
     session->has_baseline = true;
+    metrics_time_to_hold(now_ms - session->freezing_since_ms);
     if (session->held_after_ms < 0)
         session->held_after_ms = now_ms - session->begun_ms;
     if (session->rest.learned)
@@ -154,6 +156,7 @@ static void session_count_attempt(struct session *session)
     session_agent_forget(session);
     event_del(session->grace_timer);
     session_begin_freezing(session);
+    metrics_count(METRICS_RETRIES);
     record_emit(session, "session.retry", "{s:I}", "attempt", (json_int_t)session->attempt);
 }
 
@@ -185,6 +188,8 @@ void action_thaw(struct session *session)
 {
     session_quiet_timers(session);
     sight_unmap(&session->sight);
+    if (session->held_after_ms >= 0)
+        metrics_time_held(clock_now_ms() - session->begun_ms - session->held_after_ms);
     record_emit(session, "session.thawing", "{s:s,s:s}", "reason", p2mg_reason_name(session->ending), "outcome",
                 p2mg_outcome_name(session->outcome));
     session->host->thawing(session->host->context, session);
@@ -251,6 +256,7 @@ void action_restore_later(struct session *session)
 
 void action_bury(struct session *session)
 {
+    metrics_count_end(session->outcome, session->ending);
     record_emit(session, "session.gone", "{s:s,s:s,s:o,s:o,s:o}", "reason", p2mg_reason_name(session->ending),
                 "outcome", p2mg_outcome_name(session->outcome), "wanted_target_kib", record_wanted(session),
                 "deferred_target_kib", record_deferred(session), "applied_to",

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "daemon/log.h"
+#include "daemon/metrics.h"
 #include "daemon/node.h"
 #include "daemon/record.h"
 
@@ -158,15 +159,24 @@ void session_job_tell(const struct session_job *job)
 
     bool nobody = job->operation == OPERATION_ASK && job->error == -ENODATA;
 
-    if (job->error && job->error != -EHOSTDOWN && job->error != -ESRCH && !nobody)
+    if (job->error && job->error != -EHOSTDOWN && job->error != -ESRCH && !nobody) {
         session_job_log_failure(job);
-    if (report->deferred)
+        if (job->operation == OPERATION_RESTORE)
+            metrics_count(METRICS_RESTORE_FAILURES);
+    }
+    if (report->deferred) {
+        metrics_count(METRICS_DEFERRED_TARGETS);
         record_emit(session, "target.deferred", "{s:I,s:I,s:{s:I},s:{s:I}}", "target_kib", (json_int_t)wanted_kib,
                     "pin_kib", (json_int_t)strtoull(journal->pin, NULL, 10), "before", "target_kib",
                     (json_int_t)job->wanted_before_kib, "now", "target_kib", (json_int_t)wanted_kib);
-    if (report->cap_restored)
+    }
+    if (report->cap_restored) {
+        metrics_count(METRICS_CAPS_RESTORED);
         record_emit(session, "cap.restored", "{s:I,s:I}", "max_kib", (json_int_t)journal->max_kib, "cap_kib",
                     (json_int_t)journal->cap_kib);
-    if (report->reopened)
+    }
+    if (report->reopened) {
+        metrics_count(METRICS_GATES_RESTORED);
         record_emit(session, "gate.restored", "{}");
+    }
 }

@@ -10,6 +10,7 @@
 
 #include "daemon/clock.h"
 #include "daemon/log.h"
+#include "daemon/metrics.h"
 #include "daemon/record.h"
 #include "daemon/session-actions.h"
 #include "daemon/session-agent.h"
@@ -446,6 +447,7 @@ int session_new(struct session **result, struct session_host *host, const struct
 
     if (error)
         return error;
+    metrics_count(METRICS_SESSIONS_BEGUN);
     record_emit(session, "session.begun", "{s:I,s:s,s:I,s:I}", "tot_kib", (json_int_t)sight_tot_kib(&session->sight),
                 "require", p2mg_require_name(options->policy.require), "pid", (json_int_t)options->pid, "uid",
                 (json_int_t)options->uid);
