@@ -135,5 +135,6 @@ int help_command(struct ctl *ctl, int argc, char **argv);
 /* For the shells: what could stand where the cursor is. Says nothing but that, and gives up soon. */
 int complete_command(struct ctl *ctl, int argc, char **argv);
 int doctor_command(struct ctl *ctl, int argc, char **argv);
+int metrics_command(struct ctl *ctl, int argc, char **argv);
 
 #endif

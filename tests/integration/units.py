@@ -24,8 +24,11 @@ from fixture import BUILD, QUICK, SANITIZED, Host, wait_until
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.path.join(HERE, '../../units')
 PROGRAMS = '/opt/p2mguard'
+METRICS_FILE = '/var/lib/prometheus/node-exporter/p2mguard.prom'
 # systemd-analyze security, of 10
-MOST = {'p2mguardd.service': 1.5, 'p2mguard-agent.service': 2.5, 'p2mguard-agent-sysfs.service': 2.5}
+MOST = {'p2mguardd.service': 1.5, 'p2mguard-agent.service': 2.5, 'p2mguard-agent-sysfs.service': 2.5,
+        'p2mguard-metrics.service': 1.5}
+TIMERS = ('p2mguard-metrics.timer',)
 SOCKETS = ('p2mguardd.socket', 'p2mguard-agent-sysfs.socket')
 CHOWN, NET_ADMIN, SYS_ADMIN = 1 << 0, 1 << 12, 1 << 21
 CONDITIONS = '[Unit]\nConditionPathExists=\nConditionVirtualization=\n'
@@ -95,7 +98,7 @@ class Analysis(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.folder)
         for name in MOST:
             shutil.copy(f'{BUILD}/units/{name}', self.folder)
-        for name in SOCKETS:
+        for name in SOCKETS + TIMERS:
             shutil.copy(f'{SOURCE}/{name}', self.folder)
 
     def test_exposure(self):
@@ -143,7 +146,7 @@ class Analysis(unittest.TestCase):
 def place(text, folder):
     """A unit's text with the programs of this build, the imitated ones."""
     for name, program in (('p2mguardd', 'p2mguardd-imitated'), ('thaw', 'thaw-imitated'), ('p2mguard-agent', None),
-                          ('agent-sysfs', None)):
+                          ('agent-sysfs', None), ('p2mguardctl', None)):
         text = re.sub(rf'(?m)^(Exec\w+=[-+]*)\S*/{name}(?=\s|$)', rf'\1{folder}/{program or name}', text)
     return text
 
@@ -161,7 +164,7 @@ class ContainerCase(unittest.TestCase):
             with open(f'{BUILD}/units/{name}', encoding='utf-8') as file:
                 text = place(file.read(), PROGRAMS)
             self.write(f'{folder}/{name}', text)
-        for name in SOCKETS:
+        for name in SOCKETS + TIMERS:
             shutil.copy(f'{SOURCE}/{name}', folder)
             self.write(f'{folder}/{name}.d/test.conf', CONDITIONS)
         return folder
@@ -370,6 +373,53 @@ class Daemon(ContainerCase):
         status = os.stat(self.container.path('/run/p2mguard/control'))
         self.assertEqual((status.st_mode & 0o777, status.st_uid, status.st_gid), (0o660, 0, 60))
         self.assertEqual(self.host.client().call('guard.list'), {'sessions': []})
+
+    def metrics(self):
+        """What the timer's service writes, with its result; the file's folder is where the unit has it."""
+        self.container.ctl('start', 'p2mguard-metrics.service')
+        self.assertEqual(self.container.show('p2mguard-metrics.service', 'ActiveState', 'Result'), ['inactive', 'success'])
+        with open(self.container.path(METRICS_FILE), encoding='utf-8') as file:
+            return file.read()
+
+    def test_metrics(self):
+        os.makedirs(self.container.path(os.path.dirname(METRICS_FILE)))
+        for unit in ('p2mguard-metrics.service', *TIMERS):
+            self.drop_in(unit, 'test', CONDITIONS)
+        # Nobody is there, and nobody is started; a daemon that was stopped stays so.
+        self.container.ctl('start', 'p2mguardd.socket')
+        self.assertTrue(self.metrics().endswith('p2mguard_up 0\n'))
+        self.assertEqual(self.container.show(self.UNIT, 'ActiveState'), 'inactive')
+        self.client = self.host.client()
+        self.client.call('daemon.info')
+        self.host.create(1)
+        self.hold()
+        text = self.metrics()
+        self.assertIn('\np2mguard_up 1\n', text)
+        self.assertIn('\np2mguard_sessions{state="held"} 1\n', text)
+        self.assertEqual(os.stat(self.container.path(METRICS_FILE)).st_mode & 0o777, 0o644)
+        self.container.ctl('stop', self.UNIT)
+        self.assertTrue(self.metrics().endswith('p2mguard_up 0\n'))
+        self.assertEqual(self.container.show(self.UNIT, 'ActiveState'), 'inactive')
+        self.assertEqual(self.container.journal('-u', 'p2mguard-metrics.service'), '')
+        # By its timer, into another folder, as the manual says; and a folder that is not there is told of.
+        drop_in = '[Service]\nEnvironment=P2MGUARD_METRICS_FILE=/srv/textfile/p2mguard.prom\nReadWritePaths=/srv/textfile\n'
+        os.makedirs(self.container.path('/srv/textfile'))
+        self.drop_in('p2mguard-metrics.service', 'folder', drop_in)
+        self.container.ctl('start', 'p2mguard-metrics.timer')
+        wait_until(lambda: os.path.exists(self.container.path('/srv/textfile/p2mguard.prom')), 40, 'the timer')
+        self.container.ctl('stop', 'p2mguard-metrics.timer')
+        self.drop_in('p2mguard-metrics.service', 'folder', drop_in.replace('/srv/textfile/', '/etc/none/'))
+        self.container.ctl('start', 'p2mguard-metrics.service', check=False)
+        self.assertEqual(self.container.show('p2mguard-metrics.service', 'Result'), 'exit-code')
+        self.assertIn('writing /etc/none/p2mguard.prom failed', ' '.join(self.lines_of('p2mguardctl')))
+
+    def test_metrics_are_confined(self):
+        self.drop_in('p2mguard-metrics.service', 'test', CONDITIONS)
+        told = self.probe('p2mguard-metrics.service', 'metrics-probe', 'probe')
+        self.assertEqual((told['status']['Seccomp'], int(told['status']['CapEff'], 16)), ('2', 0))
+        for name, answer in told.items():
+            if name not in ('dev', 'status', 'first'):
+                self.assertEqual(answer == 'done', name in ('own folder', 'unix'), f'{name}: {answer}')
 
     def test_audit_in_the_journal(self):
         """Whatever log_level says: it is "error" here."""
