@@ -12,7 +12,7 @@ from test_guard import GuardCase
 NOT_PERMITTED = -32004
 BURST = 10  # daemon/audit.h, AUDIT_BURST
 GROUP = grp.getgrnam('games')
-CHANGES = {'daemon.reload', 'guard.begin', 'guard.retry', 'guard.adopt', 'guard.end', 'guard.verdict'}
+CHANGES = {'daemon.reexec', 'daemon.reload', 'guard.begin', 'guard.retry', 'guard.adopt', 'guard.end', 'guard.verdict'}
 
 
 @unittest.skipIf(os.geteuid() != 0, 'becoming another user takes root')
