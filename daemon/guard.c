@@ -989,6 +989,13 @@ struct session *guard_next(struct guard *guard, const struct session *session)
     return session ? session->next : guard->live;
 }
 
+struct session *guard_gone(struct guard *guard, size_t index)
+{
+    if (index >= GUARD_REMEMBERED)
+        return NULL;
+    return guard->gone[(guard->gone_next + GUARD_REMEMBERED - 1 - index) % GUARD_REMEMBERED];
+}
+
 size_t guard_count(const struct guard *guard, enum p2mg_state state)
 {
     size_t count = 0;

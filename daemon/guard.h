@@ -70,6 +70,9 @@ struct session *guard_find_domain(struct guard *guard, uint16_t domid);
 /* The live sessions in the order in which they began: the first for NULL. */
 struct session *guard_next(struct guard *guard, const struct session *session);
 
+/* Those remembered, the one that was gone last first; NULL when there are no more. */
+struct session *guard_gone(struct guard *guard, size_t index);
+
 size_t guard_count(const struct guard *guard, enum p2mg_state state);
 size_t guard_live(const struct guard *guard);
 

@@ -693,6 +693,45 @@ static void run_list(struct rpc_call *call, const json_t *params, void *context)
     rpc_reply(call, json_pack("{s:o}", "sessions", list));
 }
 
+/* Takes both; NULL when memory ran out, now or before. */
+static json_t *history_add(json_t *list, json_t *summary)
+{
+    if (list && json_array_append_new(list, summary) == 0)
+        return list;
+    if (!list)
+        json_decref(summary);
+    json_decref(list);
+    return NULL;
+}
+
+/* Those under guard in the order in which they began, then those that are gone, the latest first. */
+static json_t *history_list(struct guard *guard)
+{
+    json_t *list = json_array();
+    const struct session *session = NULL;
+
+    while ((session = guard_next(guard, session)))
+        list = history_add(list, record_history_summary(session));
+    for (size_t i = 0; (session = guard_gone(guard, i)); i++)
+        list = history_add(list, record_history_summary(session));
+    return list;
+}
+
+static void run_history(struct rpc_call *call, const json_t *params, void *context)
+{
+    struct methods *methods = context;
+    int64_t began_ms = clock_wall_ms() - (clock_now_ms() - methods->started_ms);
+
+    if (!json_object_get(params, "session")) {
+        rpc_reply(call, json_pack("{s:I,s:o}", "history_begun_ms", (json_int_t)began_ms, "sessions",
+                                  history_list(methods->guard)));
+        return;
+    }
+    const struct session *session = methods_session(methods, call, params);
+    if (session)
+        rpc_reply(call, record_history(session));
+}
+
 static void run_migrations(struct rpc_call *call, const json_t *params, void *context)
 {
     struct methods *methods = context;
@@ -787,6 +826,7 @@ static const struct rpc_param begin_params[] = {{"domain", RPC_STRING_OR_INTEGER
 static const struct rpc_param verdict_params[] = {
     {"session", RPC_STRING, true}, {"phase", RPC_STRING, false}, {NULL, RPC_STRING, false}};
 static const struct rpc_param session_params[] = {{"session", RPC_STRING, true}, {NULL, RPC_STRING, false}};
+static const struct rpc_param history_params[] = {{"session", RPC_STRING, false}, {NULL, RPC_STRING, false}};
 static const struct rpc_param adopt_params[] = {
     {"session", RPC_STRING, true}, {"hold", RPC_STRING, false}, {NULL, RPC_STRING, false}};
 static const struct rpc_param end_params[] = {
@@ -807,6 +847,7 @@ const struct rpc_method methods_table[] = {
     {"guard.end", RPC_CHANGE, end_params, run_end, NULL, NULL},
     {"guard.list", RPC_READ, no_params, run_list, NULL, NULL},
     {"guard.show", RPC_READ, session_params, run_show, NULL, NULL},
+    {"guard.history", RPC_READ, history_params, run_history, NULL, NULL},
     {"domain.list", RPC_READ, no_params, run_domain_list, NULL, NULL},
     {"domain.show", RPC_READ, domain_params, run_domain_show, NULL, NULL},
     {"domain.policy", RPC_READ, domain_params, run_domain_policy, NULL, NULL},

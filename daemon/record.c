@@ -154,7 +154,7 @@ json_t *record_session(const struct session *session)
         record_policy(&options->policy), "policy_section", *options->section ? options->section : NULL, "attempt",
         (json_int_t)session->attempt, "begun_ms", (json_int_t)session->begun_wall_ms);
     json_t *sizes = json_pack(
-        "{s:o,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:I,s:b,s:I,s:o,s:I,s:o,s:o}", "held_after_ms",
+        "{s:o,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:I,s:b,s:I,s:o,s:I,s:o,s:o,s:o}", "held_after_ms",
         session->held_after_ms < 0 ? json_null() : json_integer(session->held_after_ms), "deadline_in_ms",
         (json_int_t)(left_ms > 0 ? left_ms : 0), "target_kib",
         record_kib_or_null(strtoull(journal->target, NULL, 10), session->gate.taken), "target_steady_ms",
@@ -168,7 +168,7 @@ json_t *record_session(const struct session *session)
         (int)session->sight.seen.suspended, "changes", (json_int_t)session->sight.changes, "generation_changes",
         record_number(session->sight.generation_steps / 2), "longest_gap_ms", (json_int_t)session->sight.longest_gap_ms,
         "applied_to", session->applied_to ? json_integer(session->applied_to) : json_null(), "agent",
-        session_agent_record(session));
+        session_agent_record(session), "last_verdict", record_last_verdict(session));
 
     if (!object || !sizes || json_object_update_missing(object, sizes) < 0) {
         json_decref(object);
@@ -267,6 +267,7 @@ void record_emit(const struct session *session, const char *type, const char *fo
         return;
     }
     record_log(session, type, fields);
+    record_note(session, type, fields);
     if (json_object_set_new(fields, "session", json_string(session->id)) < 0 ||
         json_object_set_new(fields, "domid", json_integer(session->gate.journal.domid)) < 0 ||
         json_object_set_new(fields, "name", json_string(session->options.name)) < 0) {

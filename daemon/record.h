@@ -34,6 +34,17 @@ json_t *record_physmap(const struct sight_figures *figures, uint64_t page_kib);
 json_t *record_deferred(const struct session *session);
 json_t *record_wanted(const struct session *session);
 
+/*
+ * What became of a session, live or gone; and the same in a few words. history-record.c has these, and what writes an
+ * event down for them.
+ */
+json_t *record_history(const struct session *session);
+json_t *record_history_summary(const struct session *session);
+void record_note(const struct session *session, const char *type, const json_t *fields);
+
+/* The last final verdict that was given, or null. */
+json_t *record_last_verdict(const struct session *session);
+
 /* Emits an event about a session; `format` and what follows are json_pack's, for an object of further members. */
 void record_emit(const struct session *session, const char *type, const char *format, ...);
 

@@ -29,10 +29,20 @@ void session_map(struct session *session)
         log_warning("session %s: the shared info page cannot be mapped: %s", session->id, strerror(-error));
 }
 
+/* Only a guest that counts has a generation. */
+static void session_write_down_generation(struct session *session, int64_t now_ms)
+{
+    const struct sight_figures *baseline = &session->sight.baseline;
+
+    if (baseline->has_info && baseline->info.p2m_cr3)
+        history_sample(session->history, HISTORY_GENERATION, now_ms, session->sight.generation);
+}
+
 void session_finish_baseline(struct session *session)
 {
     session->gate_opened = session->store_unreachable = false;
     sight_finish_baseline(&session->sight, session->report.target_kib);
+    session_write_down_generation(session, clock_now_ms());
 }
 
 /* ---- looks ---- */
@@ -51,8 +61,10 @@ bool session_glance(struct session *session, int64_t now_ms)
     if (session->step != STEP_HELD || !session->sight.p2m)
         return false;
     sight_count_glance(&session->sight, now_ms);
-    if (!session_is_over(session))
+    if (!session_is_over(session)) {
         sight_compare_counter(&session->sight, now_ms);
+        session_write_down_generation(session, now_ms);
+    }
     return true;
 }
 
@@ -72,6 +84,7 @@ void session_observe(struct session *session, const struct hypervisor_domain *do
         session->pending &= ~(1u << EVENT_STILL);
     }
     sight_see(sight, domain, now_ms);
+    history_sample(session->history, HISTORY_TOT, now_ms, sight_tot_kib(sight));
     if (session->step == STEP_HELD && !session_is_over(session))
         sight_compare(sight, now_ms);
     if (session->options.hold == P2MG_HOLD_SUSPENDED && !domain->suspended) {

@@ -142,6 +142,7 @@ static int session_load_numbers(const json_t *saved, struct session *session, js
         return -EINVAL;
     session->videoram_kib = (uint64_t)videoram_kib;
     session->begun_ms = begun_ms;
+    history_go_on(session->history, begun_ms, clock_now_ms());
     session->begun_wall_ms = begun_wall_ms;
     session->steady_kib = (uint64_t)steady_kib;
     session->steady_ms = steady_ms;
@@ -218,10 +219,10 @@ void session_go_on_holding(struct session *session)
 {
     record_emit(session, "session.resumed", "{}");
     if (session->agent.asked) {
-        session->step = STEP_ASKING;
+        session_enter(session, STEP_ASKING);
         action_ask(session);
     } else {
-        session->step = STEP_BASELINING;
+        session_enter(session, STEP_BASELINING);
         action_baseline(session);
     }
 }

@@ -51,6 +51,23 @@ static void session_handle_pending(struct session *session)
     }
 }
 
+/* What stands in the store is known after a job alone; a wish that the pin took the place of is `wanted`. */
+static void session_write_down_targets(struct session *session, const struct session_job *job)
+{
+    const struct journal *journal = &session->gate.journal;
+    struct history *history = session->history;
+    int64_t now_ms = clock_now_ms();
+    bool restored = job->operation == OPERATION_RESTORE;
+
+    if (job->error || !*journal->target)
+        return;
+    uint64_t wanted_kib = session_wanted_target_kib(session);
+    history_sample(history, HISTORY_WANTED, now_ms, wanted_kib);
+    history_sample(history, HISTORY_TARGET, now_ms, restored ? wanted_kib : job->report.target_kib);
+    if (*journal->pin && !restored)
+        history_sample(history, HISTORY_PIN, now_ms, strtoull(journal->pin, NULL, 10));
+}
+
 static void session_take_in_job(struct session *session, const struct session_job *job)
 {
     bool looked = job->operation == OPERATION_SYNC;
@@ -72,6 +89,7 @@ static void session_take_in_job(struct session *session, const struct session_jo
         session_agent_asked(session, job->error, &job->view);
     else if (job->listened)
         session_agent_hear(session, &job->view);
+    session_write_down_targets(session, job);
     session_job_tell(job);
 }
 
@@ -346,14 +364,26 @@ static const struct session_rule *session_find_rule(struct session *session, enu
     return NULL;
 }
 
+static enum history_phase session_history_phase(enum session_step step)
+{
+    static const enum history_phase phases[STEP_COUNT] = {
+        [STEP_GATING] = HISTORY_GATING,       [STEP_PINNING] = HISTORY_PINNING,    [STEP_QUIET] = HISTORY_PINNING,
+        [STEP_CLOSING] = HISTORY_PINNING,     [STEP_ASKING] = HISTORY_AGENT,       [STEP_SETTLING] = HISTORY_SETTLING,
+        [STEP_BASELINING] = HISTORY_BASELINE, [STEP_SURVEYING] = HISTORY_BASELINE, [STEP_HELD] = HISTORY_HELD,
+        [STEP_BACKOFF] = HISTORY_BACKOFF,     [STEP_THAWING] = HISTORY_THAWING,    [STEP_GONE] = HISTORY_GONE,
+    };
+    return phases[step];
+}
+
 /* What the step before wanted to hear is stale once the next one has begun. */
-static void session_enter(struct session *session, enum session_step step)
+void session_enter(struct session *session, enum session_step step)
 {
     if (session->step == step)
         return;
     event_del(session->timer);
     session->pending &= ~(1u << EVENT_TIMER | 1u << EVENT_STILL);
     session->step = step;
+    history_enter(session->history, session_history_phase(step), clock_now_ms());
 }
 
 void session_handle(struct session *session, enum session_event event)
@@ -430,7 +460,8 @@ int session_make(struct session **result, struct session_host *host, const struc
     strcpy(session->gate.journal.session, session->id);
     session->steady_ms = targets_steady_ms(host->targets, domain->domid, &session->steady_kib);
     rest_init(&session->rest, domains_offset_kib(host->domains, domain->uuid));
-    if (session_make_timers(session)) {
+    session->history = history_new(session->begun_ms);
+    if (!session->history || session_make_timers(session)) {
         session_free(session);
         return -ENOMEM;
     }
@@ -448,6 +479,7 @@ int session_new(struct session **result, struct session_host *host, const struct
     if (error)
         return error;
     metrics_count(METRICS_SESSIONS_BEGUN);
+    history_sample(session->history, HISTORY_TOT, session->begun_ms, sight_tot_kib(&session->sight));
     record_emit(session, "session.begun", "{s:I,s:s,s:I,s:I}", "tot_kib", (json_int_t)sight_tot_kib(&session->sight),
                 "require", p2mg_require_name(options->policy.require), "pid", (json_int_t)options->pid, "uid",
                 (json_int_t)options->uid);
@@ -468,6 +500,7 @@ void session_free(struct session *session)
     timer_free(session->grace_timer);
     session_agent_free_timers(session);
     sight_unmap(&session->sight);
+    history_free(session->history);
     free(session);
 }
 

@@ -20,6 +20,7 @@
 #include "daemon/domains.h"
 #include "daemon/events.h"
 #include "daemon/gate.h"
+#include "daemon/history.h"
 #include "daemon/hypervisor.h"
 #include "daemon/rest.h"
 #include "daemon/sight.h"
@@ -131,6 +132,7 @@ struct session {
     struct gate gate;          /* as of the last job that ended */
     struct gate_report report; /* what that job found */
     struct rest rest;
+    struct history *history;
     uint64_t videoram_kib; /* as read when the gate was closed */
     struct session_agent agent;
 
@@ -269,6 +271,9 @@ void session_go_on(struct session *session);
 
 /* Handles it at once: the last thing that an action does. */
 void session_handle(struct session *session, enum session_event event);
+
+/* Into this step, without an action. */
+void session_enter(struct session *session, enum session_step step);
 
 /* Sets the step's own timer; that it went off before is void then. */
 void session_arm_step(struct session *session, int64_t delay_ms);

@@ -108,12 +108,15 @@ class Tour:
         self._change_everything(host, witness, session, other)
         witness.call('guard.retry', session=session)
         witness.call('guard.show', session=session)
+        witness.call('guard.history')
+        witness.call('guard.history', session=session)
         for hold in ('detached', 'connection'):
             witness.call('guard.adopt', session=other, hold=hold)
             witness.event('session.adopted', hold=hold)
         self.refused('Busy', witness, 'guard.begin', domain=1)
         for name in (session, other):
             witness.call('guard.end', session=name, outcome='completed')
+            witness.call('guard.history', session=name)
         self.refused('WrongState', witness, 'guard.retry', session=session)
         self.refused('WrongState', witness, 'guard.adopt', session=session)
 
