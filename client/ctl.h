@@ -136,5 +136,7 @@ int help_command(struct ctl *ctl, int argc, char **argv);
 int complete_command(struct ctl *ctl, int argc, char **argv);
 int doctor_command(struct ctl *ctl, int argc, char **argv);
 int metrics_command(struct ctl *ctl, int argc, char **argv);
+int timeline_command(struct ctl *ctl, int argc, char **argv);
+int top_command(struct ctl *ctl, int argc, char **argv);
 
 #endif
