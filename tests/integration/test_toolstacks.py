@@ -10,10 +10,11 @@ import signal
 import subprocess
 import unittest
 
+import manual
 from fixture import BUILD, PATIENT, wait_until
 from test_guard import GuardCase
 
-MANUAL = os.path.join(os.path.dirname(os.path.abspath(__file__)), '../../man/p2mguard-toolstacks.7')
+MANUAL = manual.FOLDER + '/p2mguard-toolstacks.7'
 PROGRAMS = {'emu-manager-guarded', 'xl-migrate-guarded', 'guarded'}
 SHELLS = (['dash'], ['bash', '--posix'])
 
@@ -31,31 +32,19 @@ STAND_IN = '''#!/bin/sh
 '''
 
 
-def examples():
-    """Name -> text of the blocks that are marked."""
-    with open(MANUAL, encoding='utf-8') as file:
-        blocks = re.findall(r'^\.\\" example: (\S+)\n\.Bd [^\n]*\n(.*?)^\.Ed$', file.read(), re.MULTILINE | re.DOTALL)
-    return {name: text.replace('\\e', '\\') for name, text in blocks}
-
-
 class Examples(unittest.TestCase):
     def test_programs_are_what_a_shell_takes(self):
-        found = examples()
-        self.assertEqual({name for name, text in found.items() if text.startswith('#!')}, PROGRAMS)
+        found = manual.programs(MANUAL)
+        self.assertEqual(set(found), PROGRAMS)
         for name in PROGRAMS:
             for shell in SHELLS:
                 status = subprocess.run([*shell, '-n'], input=found[name], text=True, check=False, capture_output=True)
                 self.assertEqual((status.returncode, status.stderr), (0, ''), (name, shell))
 
-    def test_blocks_have_no_markup_left(self):
-        for name, text in examples().items():
-            self.assertNotRegex(text, r"(?m)^[.']", name)
-            self.assertNotRegex(text, r'\\(?!\n)', name)
-
     def test_drop_in_names_the_helper(self):
         unit = configparser.ConfigParser(interpolation=None)
         unit.optionxform = str
-        unit.read_string(examples()['libvirtd.conf'])
+        unit.read_string(next(example.text for example in manual.examples(MANUAL) if example.kind == 'unit'))
         self.assertEqual(dict(unit['Service']),
                          {'Environment': 'LIBXL_SAVE_HELPER=/usr/libexec/p2mguard/save-helper'})
 
@@ -68,9 +57,8 @@ class Programs(GuardCase):
         self.folder = self.host.folder + '/bin'
         self.log, self.does = self.host.folder + '/log', self.host.folder + '/does'
         os.mkdir(self.folder)
-        for name, text in examples().items():
-            if name in PROGRAMS:
-                self.program(name, text)
+        for name, text in manual.programs(MANUAL).items():
+            self.program(name, text)
         for name in ('xl', 'emu-manager', 'mover'):
             self.program(name, STAND_IN)
         self.program('p2mguardctl', f'#!/bin/sh\nexec {BUILD}/p2mguardctl --socket {self.host.control} "$@"\n')
