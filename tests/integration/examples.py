@@ -244,7 +244,7 @@ class Stage:
 
     def prepare(self, command):
         if command == 'no daemon':
-            self.host.stop_daemon()
+            self.host.kill_daemon()  # one that is stopped leaves nothing to be put back
         else:
             self.shell(command)
 
