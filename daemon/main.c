@@ -45,7 +45,7 @@
 #define MAIN_REEXEC_LOOK_MS 10
 
 /* What may be told to stop, to reload, or that a watchdog wants to hear of us. */
-enum { MAIN_SIGTERM, MAIN_SIGINT, MAIN_SIGHUP, MAIN_SIGNALS };
+enum { MAIN_SIGTERM, MAIN_SIGINT, MAIN_SIGHUP, MAIN_SIGUSR1, MAIN_SIGNALS };
 
 struct daemon {
     char **arguments;
@@ -533,14 +533,23 @@ static void main_on_reexec_timer(evutil_socket_t fd, short what, void *context)
     }
 }
 
+static void main_reexec_until(struct daemon *daemon, int64_t until_ms)
+{
+    if (daemon->reexec_until_ms < until_ms)
+        daemon->reexec_until_ms = until_ms;
+    timer_arm(daemon->reexec_timer, MAIN_REEXEC_LOOK_MS);
+}
+
 static void main_on_reexec(void *context)
 {
-    struct daemon *daemon = context;
+    main_reexec_until(context, clock_now_ms() + MAIN_REEXEC_MS);
+}
 
-    if (daemon->reexec_until_ms)
-        return;
-    daemon->reexec_until_ms = clock_now_ms() + MAIN_REEXEC_MS;
-    timer_arm(daemon->reexec_timer, MAIN_REEXEC_LOOK_MS);
+/* Nobody hears how it went, and nobody would come again: it is done whenever it can be done. */
+static void main_on_reexec_signal(evutil_socket_t fd, short what, void *context)
+{
+    (void)fd, (void)what;
+    main_reexec_until(context, INT64_MAX);
 }
 
 static void main_on_watchdog(evutil_socket_t fd, short what, void *context)
@@ -564,7 +573,8 @@ static int main_set_up_events(struct daemon *daemon)
 
     if (main_add_signal(daemon, MAIN_SIGTERM, SIGTERM, main_on_stop) ||
         main_add_signal(daemon, MAIN_SIGINT, SIGINT, main_on_stop) ||
-        main_add_signal(daemon, MAIN_SIGHUP, SIGHUP, main_on_reload))
+        main_add_signal(daemon, MAIN_SIGHUP, SIGHUP, main_on_reload) ||
+        main_add_signal(daemon, MAIN_SIGUSR1, SIGUSR1, main_on_reexec_signal))
         return -ENOMEM;
     daemon->stop_timer = evtimer_new(daemon->base, main_on_stop_timer, daemon);
     daemon->watchdog = evtimer_new(daemon->base, main_on_watchdog, daemon);

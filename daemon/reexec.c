@@ -72,6 +72,7 @@ static void reexec_block_signals(int how)
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGHUP);
+    sigaddset(&signals, SIGUSR1);
     sigprocmask(how, &signals, NULL);
 }
 

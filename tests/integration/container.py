@@ -72,6 +72,7 @@ def cgroup_root():
 
 class Container:
     """`units` is a folder of units; `binds` are pairs of a path here and one in the container."""
+    script, first = SCRIPT, 'systemd'
 
     def __init__(self, units, binds):
         self.folder = tempfile.mkdtemp(prefix='p2mg-units-')
@@ -106,7 +107,7 @@ class Container:
             with open(self.cgroup + '/cgroup.procs', 'w', encoding='ascii') as file:
                 file.write(str(os.getpid()))
         command = ['unshare', '--mount', '--pid', '--cgroup', '--uts', '--ipc', '--net', '--fork', '--kill-child',
-                   'sh', '-c', SCRIPT]
+                   'sh', '-c', self.script]
         with open(self.folder + '/setup.log', 'wb') as log:
             self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             preexec_fn=enter)
@@ -118,9 +119,12 @@ class Container:
                 with open(self.folder + '/setup.log', encoding='utf-8', errors='replace') as log:
                     raise OSError(f'systemd does not start here: {log.read()}\n{self.said}')
             self.pid = self.pid or self.find_child()
-            if self.pid and self.ctl('is-system-running', check=False).strip() in ('running', 'degraded'):
+            if self.pid and self.is_up():
                 return
             time.sleep(0.05)
+
+    def is_up(self):
+        return self.ctl('is-system-running', check=False).strip() in ('running', 'degraded')
 
     def listen(self, master):
         with contextlib.suppress(OSError):
@@ -133,7 +137,7 @@ class Container:
         if not children:
             return 0
         with open(f'/proc/{children[0]}/comm', encoding='ascii') as file:
-            return int(children[0]) if file.read() == 'systemd\n' else 0
+            return int(children[0]) if file.read() == self.first + '\n' else 0
 
     def path(self, path):
         """A path in the container, as it is seen from here."""

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -249,6 +250,15 @@ class Reexec(GuardCase):
         self.host.program = type(self.host).program
         self.host.start_daemon()
         self.assertEqual(self.host.snapshot(1), before)
+
+    def test_signal(self):
+        """It waits for as long as it takes."""
+        self.host.create(1, mode='stubborn')
+        self.client.send('guard.begin', domain=1, hold='detached', wait=False, policy=dict(QUICK, freeze_timeout_ms=1500))
+        self.client.event('session.begun')
+        self.host.daemon.send_signal(signal.SIGUSR1)
+        self.host.daemon.send_signal(signal.SIGUSR1)
+        self.assertEqual(self.client.event('daemon.reexecuted')['sessions'], 0)
 
     def test_configuration_that_is_not_right(self):
         self.host.create(1)
