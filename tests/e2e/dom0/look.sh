@@ -53,3 +53,15 @@ check look.changes "changes counted by the daemon: $(p2mguardctl show --json "$s
 	same '[0,0]' "$(p2mguardctl show --json "$session" | jq -c '[.changes, .generation_changes]')"
 p2mguardctl end "$session" cancelled >/dev/null
 check look.restored "as libxl makes it" as_libxl_makes_it "$((${E2E_memory:-256} * 1024))"
+
+# What became of the session, and what doctor says of a host on which all of this has just worked.
+p2mguardctl timeline "$session" >/tmp/timeline 2>&1
+check look.timeline "$(grep -c . /tmp/timeline) lines: $(tail -n 1 /tmp/timeline)" grep -q held /tmp/timeline
+p2mguardctl doctor --json >/tmp/doctor 2>>"$LOGS/ctl"
+findings() { jq -r ".[] | select(.status == \"$1\") | .check" /tmp/doctor | tr '\n' ' '; }
+fig look.doctor "ok: $(findings ok); warning: $(findings warning); skipped: $(findings skipped)"
+check look.doctor.failed "nothing has failed: $(jq -c '.[] | select(.status == "failed")' /tmp/doctor)" same '' "$(findings failed)"
+is_ok() { jq -e ".[] | select(.check == \"$1\") | .status == \"ok\"" /tmp/doctor >/dev/null; }
+for one in dom0 privcmd hypervisor xen-version xenstored store-write daemon guests log-dirty targets p2m; do
+	check "look.doctor.$one" "$(jq -r ".[] | select(.check == \"$one\") | .found" /tmp/doctor)" is_ok "$one"
+done
