@@ -226,8 +226,7 @@ static int config_check(const struct ctl *ctl, int count, char **files)
     if (!program || !*program)
         program = DAEMON_PROGRAM;
     if (!arguments) {
-        ctl_say("out of memory");
-        return CTL_FAILED;
+        return ctl_fail("out of memory");
     }
     arguments[given++] = (char *)(uintptr_t)program;
     arguments[given++] = (char *)(uintptr_t) "--check-config";
@@ -236,9 +235,9 @@ static int config_check(const struct ctl *ctl, int count, char **files)
     arguments[given++] = (char *)(uintptr_t) "--";
     memcpy(arguments + given, files, (size_t)count * sizeof(*files));
     execv(program, arguments);
-    ctl_say("%s cannot be run: %s", program, strerror(errno));
+    int status = ctl_fail("%s cannot be run: %s", program, strerror(errno));
     free(arguments);
-    return CTL_FAILED;
+    return status;
 }
 
 /* ---- the command ---- */

@@ -69,6 +69,9 @@ int ctl_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* What is no error: how things go. */
 void ctl_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* SIGINT, SIGTERM and SIGHUP do nothing from now on but come out of this descriptor; -1: errno says why not. */
+int ctl_open_signals(void);
+
 /* 0, also where there is a connection already, or the exit status after having said why not. */
 int ctl_connect(struct ctl *ctl);
 

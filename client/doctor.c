@@ -18,8 +18,7 @@ int doctor_command(struct ctl *ctl, int argc, char **argv)
     int count = 0;
 
     if (!arguments) {
-        ctl_say("out of memory");
-        return CTL_FAILED;
+        return ctl_fail("out of memory");
     }
     if (!program || !*program)
         program = DOCTOR_PROGRAM;
@@ -33,7 +32,7 @@ int doctor_command(struct ctl *ctl, int argc, char **argv)
     for (int i = 1; i < argc; i++)
         arguments[count++] = argv[i];
     execv(program, arguments);
-    ctl_say("%s cannot be run: %s", program, strerror(errno));
+    int status = ctl_fail("%s cannot be run: %s", program, strerror(errno));
     free(arguments);
-    return CTL_FAILED;
+    return status;
 }

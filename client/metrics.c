@@ -176,8 +176,7 @@ static int metrics_write_file(const struct metrics_options *options, const char 
         free(down);
     if (!error)
         return status;
-    ctl_say("writing %s failed: %s", options->output, strerror(-error));
-    return CTL_FAILED;
+    return ctl_fail("writing %s failed: %s", options->output, strerror(-error));
 }
 
 int metrics_command(struct ctl *ctl, int argc, char **argv)
@@ -190,10 +189,8 @@ int metrics_command(struct ctl *ctl, int argc, char **argv)
         return status;
     status = metrics_ask(ctl, options.format, &result);
     const char *text = json_string_value(json_object_get(result, "text"));
-    if (status == CTL_OK && !text) {
-        ctl_say("the daemon's answer has no text");
-        status = CTL_FAILED;
-    }
+    if (status == CTL_OK && !text)
+        status = ctl_fail("the daemon's answer has no text");
     if (options.output)
         status = metrics_write_file(&options, text, status);
     else if (status == CTL_NO_DAEMON)

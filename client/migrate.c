@@ -639,15 +639,8 @@ static int migrate_guarded(struct migration *migration)
 
 static int migrate_block_signals(struct migration *migration)
 {
-    sigset_t signals;
-
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGHUP);
-    sigprocmask(SIG_BLOCK, &signals, NULL);
     signal(SIGTTOU, SIG_IGN); /* the terminal is the command's while it runs, and is taken back after */
-    migration->signals = signalfd(-1, &signals, SFD_CLOEXEC);
+    migration->signals = ctl_open_signals();
     return migration->signals < 0 ? -errno : 0;
 }
 

@@ -46,17 +46,16 @@ int reexec_command(struct ctl *ctl, int argc, char **argv)
     json_decref(result);
     int error = reexec_await(ctl, &event);
     if (error) {
-        ctl_say("the daemon has not said within %d s what became of it", REEXEC_WAIT_MS / 1000);
-        return CTL_FAILED;
+        return ctl_fail("the daemon has not said within %d s what became of it", REEXEC_WAIT_MS / 1000);
     }
     bool done = strcmp(ctl_string(event, "type"), "daemon.reexecuted") == 0;
-    if (ctl->json)
+    if (!done)
+        status = ctl_fail("refused: %s; the daemon goes on as it was", ctl_string(event, "text"));
+    else if (ctl->json)
         ctl_print_json(event);
-    else if (done)
+    else
         printf("p2mguardd %s goes on, with %" PRId64 " sessions\n", ctl_string(event, "version"),
                ctl_integer(event, "sessions", 0));
-    if (!done)
-        ctl_say("refused: %s; the daemon goes on as it was", ctl_string(event, "text"));
     json_decref(event);
-    return done ? CTL_OK : CTL_FAILED;
+    return status;
 }

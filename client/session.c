@@ -6,11 +6,9 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "client/ctl.h"
@@ -66,19 +64,6 @@ int verdict_command(struct ctl *ctl, int argc, char **argv)
 }
 
 /* ---- begin ---- */
-
-/* Before it is said that the guest is held: who has read that may tell us to let it go. */
-static int begin_open_signals(void)
-{
-    sigset_t signals;
-
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGHUP);
-    sigprocmask(SIG_BLOCK, &signals, NULL);
-    return signalfd(-1, &signals, SFD_CLOEXEC);
-}
 
 /* Holds until a signal or the daemon's end: the session goes with this process's connection. */
 static int begin_stay(struct ctl *ctl, const char *session, int fd)
@@ -154,7 +139,8 @@ int begin_command(struct ctl *ctl, int argc, char **argv)
                       &result);
     if (status)
         return status;
-    int signals = options.detached ? -1 : begin_open_signals();
+    /* Before it is said that the guest is held: who has read that may tell us to let it go. */
+    int signals = options.detached ? -1 : ctl_open_signals();
     if (ctl->json)
         ctl_print_json(result);
     else

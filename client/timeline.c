@@ -66,14 +66,11 @@ static int timeline_none(const json_t *list, const char *wanted)
 
     timeline_clock(since, ctl_integer(list, "history_begun_ms", 0));
     printable_cut(name, sizeof(name), wanted ? wanted : "", TIMELINE_NAME - 1);
-    if (wanted)
-        ctl_say(
-            "no session of '%s' is known; expected a session or a domain of which there was one. The history begins "
-            "at %s, with the daemon, and the last 64 that are gone are kept",
-            name, since);
-    else
-        ctl_say("there was no session yet; the history begins at %s, with the daemon", since);
-    return CTL_FAILED;
+    if (!wanted)
+        return ctl_fail("there was no session yet; the history begins at %s, with the daemon", since);
+    return ctl_fail("no session of '%s' is known; expected a session or a domain of which there was one. The history "
+                    "begins at %s, with the daemon, and the last 64 that are gone are kept",
+                    name, since);
 }
 
 /* 0 and the caller owns *history; else the exit status. */
@@ -325,8 +322,7 @@ static int timeline_write(const char *path, const char *text)
 
     if (file && fputs(text, file) >= 0 && fflush(file) == 0 && (!to_file || fclose(file) == 0))
         return CTL_OK;
-    ctl_say("writing the picture to %s failed: %s", to_file ? path : "standard output", strerror(errno));
-    return CTL_FAILED;
+    return ctl_fail("writing the picture to %s failed: %s", to_file ? path : "standard output", strerror(errno));
 }
 
 static int timeline_draw(const json_t *history, const char *path)
@@ -337,7 +333,7 @@ static int timeline_draw(const json_t *history, const char *path)
     if (text)
         status = timeline_write(path, text);
     else
-        ctl_say("out of memory");
+        ctl_fail("out of memory");
     free(text);
     return status;
 }

@@ -355,8 +355,7 @@ static int top_run(struct top *top)
 {
     top->signals = top_open_signals();
     if (top->signals < 0) {
-        ctl_say("waiting for signals failed: %s", strerror(errno));
-        return CTL_FAILED;
+        return ctl_fail("waiting for signals failed: %s", strerror(errno));
     }
     int status = top_open_screen(top);
     if (!status)
@@ -425,10 +424,8 @@ static int top_once(struct top *top)
         top->view.now_ms = top_clock_ms(CLOCK_REALTIME);
         top->view.columns = top_columns_once();
         top_list_take_info(&top->list, info);
-        if (top_list_take_sessions(&top->list, sessions, top->view.now_ms) || top_screen_draw(&top->view, &sink)) {
-            ctl_say("out of memory");
-            status = CTL_FAILED;
-        }
+        if (top_list_take_sessions(&top->list, sessions, top->view.now_ms) || top_screen_draw(&top->view, &sink))
+            status = ctl_fail("out of memory");
         putchar('\n');
     }
     json_decref(info);
