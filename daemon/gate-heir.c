@@ -54,6 +54,21 @@ static bool gate_heir_has_pin(const struct gate_heir *heir, const char *text)
            strtoull(text, NULL, 10) == strtoull(pin, NULL, 10);
 }
 
+/* 1: since the old domain was looked at, and within the transaction, a toolstack has asked it for another target. */
+static int gate_is_overtaken(struct store *store, store_txn txn, const struct gate_heir *heir)
+{
+    const struct journal *journal = &heir->gate->journal;
+    char path[STORE_PATH_MAX], text[JOURNAL_TARGET_MAX];
+    int error = gate_check(heir->gate, heir->tools, txn);
+
+    if (!error)
+        error = store_read(store, txn, gate_path(heir->gate, "memory/target", path), text, sizeof(text));
+    if (error)
+        return error == -ESRCH || error == -ENOENT || error == -EMSGSIZE ? 0 : error;
+    return journal_is_target(text) && strcmp(text, journal->pin) != 0 &&
+           strcmp(text, journal_wanted_target(journal)) != 0;
+}
+
 static int gate_forward_body(struct store *store, store_txn txn, void *context)
 {
     struct gate_heir *heir = context;
@@ -61,6 +76,9 @@ static int gate_forward_body(struct store *store, store_txn txn, void *context)
     char path[STORE_PATH_MAX], text[JOURNAL_TARGET_MAX];
 
     heir->done = false;
+    int overtaken = gate_is_overtaken(store, txn, heir);
+    if (overtaken)
+        return overtaken < 0 ? overtaken : -EINPROGRESS;
     int error = gate_check_domain(heir->tools, txn, heir->domain.domid, journal->uuid);
     if (error)
         return error;

@@ -86,6 +86,18 @@ class Tour:
                     agent.stop()
             host.daemon.send_signal(signal.SIGHUP)
             witness.event('daemon.reloaded')
+            self._execute_anew(host, witness)
+
+    @staticmethod
+    def _execute_anew(host, witness):
+        session = witness.hold(2)['session']
+        witness.call('daemon.reexec')
+        witness.event('session.resumed', session=session)
+        witness.event('daemon.reexecuted', sessions=1)
+        with open(host.folder + '/p2mguard.conf', 'a', encoding='ascii') as file:
+            file.write('nonsense\n')
+        witness.call('daemon.reexec')
+        witness.event('daemon.reexec_failed')
 
     def _hold_disturb_and_end(self, host, witness):
         session = witness.hold(1, policy={'require': 'agent'})['session']
@@ -99,7 +111,7 @@ class Tour:
         host.store.set_perms('/local/domain/1/memory/target', 'n0,r1')
         witness.event('gate.restored')
         for name in self.contract.methods:
-            if not name.startswith('guard.') and name != 'events.subscribe':
+            if not name.startswith('guard.') and name not in ('events.subscribe', 'daemon.reexec'):
                 witness.call(name, **({'domain': 1} if name in ('domain.show', 'domain.policy') else {}))
         witness.call('domain.show', domain=2)
         witness.call('guard.list')

@@ -494,6 +494,22 @@ class Guard(GuardCase):
                 self.host.destroy(1)
                 self.host.destroy(2)
 
+    def test_wish_that_comes_while_another_one_is_passed_on(self):
+        """Asked of the domain that the guest is about to leave, which its toolstack still took for it."""
+        proxy = self.put_proxy_between()
+        session = self.hold_with_a_wish()
+        self.host.create(2, name='u', uuid=self.host.domains[1])
+        wait_until(lambda: self.host.target(2) == '0262144', what='the mark')
+        def ask_again(path):
+            if path == '/local/domain/2/memory/target':
+                proxy.before_change = lambda path: None
+                self.host.store.write('/local/domain/1/memory/target', '310000')
+        proxy.before_change = ask_again
+        self.end(session, 'completed')
+        wait_until(lambda: self.host.target(2) == '310000', what='the later wish')
+        wait_until(lambda: not self.host.journals(), what='the journal gone')
+        self.assertEqual(self.host.machine.get(2, 'max_pages'), 310000 // 4 + 256)
+
     def test_wish_stays_where_the_migration_fails(self):
         self.restart_while_it_is_being_migrated()
         self.host.mem_set(1, 310000)

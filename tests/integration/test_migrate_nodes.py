@@ -978,7 +978,7 @@ def shell_example():
     """The script of the manual page, as it stands there."""
     with open(MANUAL, encoding='utf-8') as file:
         text = file.read()
-    script = text[text.index('.Bd -literal\n') + len('.Bd -literal\n'):]
+    script = text[text.index('#!/bin/sh\n'):]
     return script[:script.index('.Ed\n')]
 
 

@@ -93,7 +93,7 @@ class Programs(GuardCase):
         while lines:
             program, count = lines.pop(0).rsplit(' ', 1)
             arguments = [lines.pop(0) for _ in range(int(count))]
-            state = re.search(r'"state": *"(\w+)"', lines.pop(0)) if lines and lines[0].startswith('[') else None
+            state = re.search(r'"state": *"(\w+)"', lines.pop(0)) if lines and lines[0][0] in '[{' else None
             calls.append((os.path.basename(program), arguments, state and state.group(1)))
         return calls
 

@@ -429,7 +429,7 @@ class Polled(UnannouncedCase):
         def run(*arguments):
             return subprocess.run([BUILD + '/p2mguardctl', '--socket', self.host.control, *arguments], check=True,
                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=30).stdout
-        self.assertRegex(run('migrations'), rf'{BASE}  web +{process.pid} ended .* stayed +proceed +unchanged')
+        self.assertRegex(run('migrations'), rf'{BASE} +web +{process.pid} ended .* stayed +proceed +unchanged')
         self.assertIn('"ended":[{', run('migrations', '--json'))
         watch = subprocess.Popen([BUILD + '/p2mguardctl', '--socket', self.host.control, 'watch', '--from', '0'],
                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
