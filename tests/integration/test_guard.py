@@ -170,7 +170,8 @@ class Guard(GuardCase):
                 asked.append(other.send('guard.verdict', session=session['session']))
                 other.call('daemon.info')  # which is answered after that was taken in
         proxy.before_read = open_and_ask
-        self.assertEqual(self.verdict(session)['verdict'], 'proceed')
+        # Its own look found the gate closed; the watch may have told of another one by then.
+        self.assertIn(self.verdict(session)['reason'], ('unchanged', 'gate-opened'))
         verdict = other.reply(asked[0])
         self.assertEqual((verdict['verdict'], verdict['reason']), ('retry', 'gate-opened'))
         self.end(session)
@@ -486,7 +487,7 @@ class Guard(GuardCase):
                 ends()
                 self.assertEqual(self.host.machine.get(1, 'max_pages'), 300000 // 4 + 256)
                 self.assertEqual(self.host.store.perms('/local/domain/1/memory/target'), 'n0,r1')
-                self.assertEqual(self.client.call('guard.list')['sessions'], [])
+                wait_until(lambda: not self.client.call('guard.list')['sessions'], what='the session gone')
                 self.bring_up_the_new_domain()
                 wait_until(lambda: self.host.target(2) == '300000', what='the wish passed on')
                 self.assertEqual(self.host.machine.get(2, 'max_pages'), 300000 // 4 + 256)
