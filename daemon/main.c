@@ -44,6 +44,9 @@
 #define MAIN_REEXEC_MS 10000
 #define MAIN_REEXEC_LOOK_MS 10
 
+/* How long callers are waited for then; whoever does not read what he has asked for is nobody's hindrance. */
+#define MAIN_REEXEC_CALLERS_MS 2000
+
 /* What may be told to stop, to reload, or that a watchdog wants to hear of us. */
 enum { MAIN_SIGTERM, MAIN_SIGINT, MAIN_SIGHUP, MAIN_SIGUSR1, MAIN_SIGNALS };
 
@@ -63,7 +66,8 @@ struct daemon {
     struct timeval watchdog_interval;
     struct event *reexec_timer; /* looks whether the program can be executed anew */
     int64_t reexec_until_ms;    /* 0 = nobody has asked for it */
-    json_t *state;              /* what the program before this one has left us; NULL = there was none */
+    int64_t reexec_asked_ms;
+    json_t *state; /* what the program before this one has left us; NULL = there was none */
     int lock_fd;
     bool stopping;
     int exit_status;
@@ -521,6 +525,8 @@ static void main_on_reexec_timer(evutil_socket_t fd, short what, void *context)
 
     if (daemon->stopping)
         return;
+    at_peace = at_peace && (clock_now_ms() - daemon->reexec_asked_ms >= MAIN_REEXEC_CALLERS_MS ||
+                            server_waiting(daemon->server) == 0);
     if (at_peace && main_can_start_anew(daemon, why)) {
         int error = main_execute(daemon);
         main_give_up_reexec(daemon, strerror(-error));
@@ -535,6 +541,8 @@ static void main_on_reexec_timer(evutil_socket_t fd, short what, void *context)
 
 static void main_reexec_until(struct daemon *daemon, int64_t until_ms)
 {
+    if (!daemon->reexec_until_ms)
+        daemon->reexec_asked_ms = clock_now_ms();
     if (daemon->reexec_until_ms < until_ms)
         daemon->reexec_until_ms = until_ms;
     timer_arm(daemon->reexec_timer, MAIN_REEXEC_LOOK_MS);

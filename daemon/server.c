@@ -891,6 +891,18 @@ static bool connection_is_at_peace(const struct connection *connection)
            (connection->listener == NULL || !connection->behind);
 }
 
+unsigned server_waiting(const struct server *server)
+{
+    const struct connection *connection;
+    unsigned waiting = 0;
+
+    LIST_FOREACH(connection, &server->connections, link)
+    {
+        waiting += !connection_is_at_peace(connection);
+    }
+    return waiting;
+}
+
 static json_t *connection_save(struct connection *connection)
 {
     struct evbuffer *input = bufferevent_get_input(connection->stream);

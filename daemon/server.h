@@ -65,6 +65,9 @@ int server_subscribe(struct server *server, uint64_t connection, uint64_t from);
  */
 json_t *server_save(struct server *server, int **fds, size_t *count);
 
+/* How many connections wait for an answer, or have not read it. */
+unsigned server_waiting(const struct server *server);
+
 /* The descriptor of a saved listening socket, and whether it is one that server_new made; -1: there is none. */
 int server_saved_listener(const json_t *saved, bool *ours);
 

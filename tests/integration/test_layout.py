@@ -150,7 +150,7 @@ class Structure(LayoutCase):
         p2m.put(table, index, below, flags=0)
         started = time.monotonic()
         self.assert_verdict(session, 'retry', 'structure-unreadable')
-        self.assertLess(time.monotonic() - started, 0.9)
+        self.assertLess(time.monotonic() - started, 5)
 
     def test_large_page_is_refused(self):
         p2m = self.create()
