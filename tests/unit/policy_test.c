@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <errno.h>
 
 #include <cmocka.h>
@@ -34,8 +35,10 @@ static void members_are_taken_as_asked(void **state)
     unsigned all = p2mg_policy_bit(NULL);
     (void)state;
 
+    memset(&policy, 0, sizeof(policy)); /* what lies between the members is compared as well */
     p2mg_policy_init(&policy);
-    from = before = policy;
+    memcpy(&from, &policy, sizeof(from));
+    memcpy(&before, &policy, sizeof(before));
     from.require = P2MG_REQUIRE_AGENT;
     for (const struct p2mg_policy_member *member = p2mg_policy_members; member->name; member++) {
         assert_int_equal(p2mg_policy_set(&from, member, member->most), 0);

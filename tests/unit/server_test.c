@@ -149,7 +149,7 @@ static void give_up(evutil_socket_t fd, short what, void *context)
 /* Turns the loop until the condition is true; each turn waits for something to happen. */
 #define WAIT_FOR(base, condition)                                                                                      \
     do {                                                                                                               \
-        const struct timeval patience = {.tv_sec = 20};                                                                \
+        const struct timeval patience = {.tv_sec = getenv("P2MGUARD_VALGRIND") ? 120 : 20};                            \
         bool late = false;                                                                                             \
         struct event *alarm_event = evtimer_new(base, give_up, &late);                                                 \
                                                                                                                        \
