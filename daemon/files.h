@@ -23,4 +23,7 @@ static inline uint64_t files_for_the_rest(int64_t max_sessions)
     return 2 * (uint64_t)max_sessions + FILES_ELSE;
 }
 
+/* How many the limit of open files leaves for connections; it is raised first as far as it may be. */
+unsigned files_make_room(int64_t max_connections, int64_t max_sessions);
+
 #endif

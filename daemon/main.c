@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <event2/event.h>
@@ -18,7 +17,6 @@
 
 #include "config.h"
 #include "daemon/check-config.h"
-#include "daemon/clock.h"
 #include "daemon/configuration.h"
 #include "daemon/events.h"
 #include "daemon/files.h"
@@ -29,6 +27,7 @@
 #include "daemon/migrate-nodes.h"
 #include "daemon/reexec.h"
 #include "daemon/server.h"
+#include "daemon/successor.h"
 #include "daemon/timer.h"
 
 #define MAIN_EVENTS_KEPT 4096
@@ -38,14 +37,6 @@
 
 /* For a daemon that is just ending, or somebody who puts back what it left. */
 #define MAIN_LOCK_MS 5000
-
-/* How long sessions and callers are waited for that are in the middle of something, and how often they are looked at.
- */
-#define MAIN_REEXEC_MS 10000
-#define MAIN_REEXEC_LOOK_MS 10
-
-/* How long callers are waited for then; whoever does not read what he has asked for is nobody's hindrance. */
-#define MAIN_REEXEC_CALLERS_MS 2000
 
 /* What may be told to stop, to reload, or that a watchdog wants to hear of us. */
 enum { MAIN_SIGTERM, MAIN_SIGINT, MAIN_SIGHUP, MAIN_SIGUSR1, MAIN_SIGNALS };
@@ -64,9 +55,7 @@ struct daemon {
     struct event *watchdog;
     struct event *stop_timer;
     struct timeval watchdog_interval;
-    struct event *reexec_timer; /* looks whether the program can be executed anew */
-    int64_t reexec_until_ms;    /* 0 = nobody has asked for it */
-    int64_t reexec_asked_ms;
+    struct successor *successor;
     json_t *state; /* what the program before this one has left us; NULL = there was none */
     int lock_fd;
     bool stopping;
@@ -271,31 +260,6 @@ static void main_fail(struct daemon *daemon)
     event_base_loopbreak(daemon->base);
 }
 
-/* How many the limit of open files leaves for connections; it is raised first as far as it may be. */
-static unsigned main_descriptors(const struct settings *settings)
-{
-    rlim_t most = files_for_connections(settings->max_connections);
-    rlim_t reserved = files_for_the_rest(settings->max_sessions), needed = most + reserved;
-    struct rlimit limit;
-
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= needed)
-        return (unsigned)most;
-    limit.rlim_cur = limit.rlim_max < needed ? limit.rlim_max : needed;
-    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
-        log_warning("raising the limit of open files failed: %s", strerror(errno));
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= needed)
-        return (unsigned)most;
-    /* Never all of them for connections: a guard needs descriptors as well. */
-    rlim_t left = limit.rlim_cur > 2 * reserved ? limit.rlim_cur - reserved : limit.rlim_cur / 2;
-    left = left < most ? left : most;
-    if (left < (rlim_t)settings->max_connections)
-        log_warning("there is room for %llu connections and not for %u: no more than %llu files may be open; "
-                    "LimitNOFILE=%llu would do",
-                    (unsigned long long)left, (unsigned)settings->max_connections, (unsigned long long)limit.rlim_cur,
-                    (unsigned long long)needed);
-    return (unsigned)(left ? left : 1);
-}
-
 /* Whose connection has not come with us is as gone as one whose connection is lost. */
 static void main_take_over_connections(struct daemon *daemon)
 {
@@ -343,7 +307,7 @@ static void main_on_recovered(void *context)
         .group = daemon->configuration.latest.socket_group,
         .mode = started->socket_mode,
         .max_connections = (unsigned)started->max_connections,
-        .max_descriptors = main_descriptors(started),
+        .max_descriptors = files_make_room(started->max_connections, started->max_sessions),
         .methods = methods_table,
         .method_context = daemon->methods,
         .events = daemon->events,
@@ -359,6 +323,7 @@ static void main_on_recovered(void *context)
         return;
     }
     methods_set_server(daemon->methods, daemon->server);
+    successor_set_server(daemon->successor, daemon->server);
     if (daemon->state)
         main_take_over_connections(daemon);
     migrate_nodes_start(daemon->migrate_nodes, started->xenstore_callers);
@@ -390,6 +355,7 @@ static void main_on_stop(evutil_socket_t fd, short what, void *context)
     daemon->stopping = true;
     sd_notify(0, "STOPPING=1");
     log_info("stopping: putting everything back");
+    successor_stop(daemon->successor);
     events_emit(daemon->events, "daemon.stopping", json_object());
     migrate_nodes_stop(daemon->migrate_nodes);
     guard_stop_all(daemon->guard, P2MG_REASON_SHUTDOWN);
@@ -463,101 +429,10 @@ static void main_on_reload(evutil_socket_t fd, short what, void *context)
         json_decref(changes);
 }
 
-/* ---- the same program anew, or its successor ---- */
-
-static json_t *main_save(struct daemon *daemon, int **fds, size_t *count)
-{
-    json_t *server = server_save(daemon->server, fds, count);
-
-    return json_pack("{s:i,s:s,s:i,s:I,s:o,s:o}", "format", REEXEC_FORMAT, "version", PACKAGE_VERSION, "lock",
-                     daemon->lock_fd, "events", (json_int_t)events_next(daemon->events), "server", server, "sessions",
-                     guard_save(daemon->guard));
-}
-
-/* What the next program could not start with is no reason to lose this one. False: `why` says what that is. */
-static bool main_can_start_anew(struct daemon *daemon, char why[SETTINGS_PROBLEM_MAX])
-{
-    static struct configuration next;
-    struct settings_problem problem;
-    bool can = configuration_load(&next, &daemon->options, &problem) == 0;
-
-    if (!can)
-        settings_problem_text(&problem, why);
-    else if (strcmp(next.started.socket, daemon->configuration.started.socket) != 0)
-        snprintf(why, SETTINGS_PROBLEM_MAX, "the socket is another one in the configuration, which takes a restart");
-    can = can && strcmp(next.started.socket, daemon->configuration.started.socket) == 0;
-    configuration_clear(&next);
-    return can;
-}
-
-static int main_execute(struct daemon *daemon)
-{
-    int *fds = NULL;
-    size_t count = 0;
-    int error = -ENOMEM;
-    json_t *state = main_save(daemon, &fds, &count);
-    int *all = state ? reallocarray(fds, count + 1, sizeof(*fds)) : NULL;
-
-    if (all) {
-        fds = all;
-        fds[count++] = daemon->lock_fd;
-        log_notice("executing the program anew");
-        error = reexec_run(state, fds, count, daemon->arguments);
-    }
-    free(fds);
-    json_decref(state);
-    return error;
-}
-
-static void main_give_up_reexec(struct daemon *daemon, const char *why)
-{
-    daemon->reexec_until_ms = 0;
-    log_error("the program is not executed anew: %s", why);
-    events_emit(daemon->events, "daemon.reexec_failed", json_pack("{s:s}", "text", why));
-}
-
-static void main_on_reexec_timer(evutil_socket_t fd, short what, void *context)
-{
-    struct daemon *daemon = context;
-    char why[SETTINGS_PROBLEM_MAX] = "";
-    bool at_peace = guard_is_at_peace(daemon->guard) && migrate_nodes_are_settled(daemon->migrate_nodes);
-    (void)fd, (void)what;
-
-    if (daemon->stopping)
-        return;
-    at_peace = at_peace && (clock_now_ms() - daemon->reexec_asked_ms >= MAIN_REEXEC_CALLERS_MS ||
-                            server_waiting(daemon->server) == 0);
-    if (at_peace && main_can_start_anew(daemon, why)) {
-        int error = main_execute(daemon);
-        main_give_up_reexec(daemon, strerror(-error));
-    } else if (at_peace) {
-        main_give_up_reexec(daemon, why);
-    } else if (clock_now_ms() >= daemon->reexec_until_ms) {
-        main_give_up_reexec(daemon, "there are sessions that are neither held nor gone");
-    } else {
-        timer_arm(daemon->reexec_timer, MAIN_REEXEC_LOOK_MS);
-    }
-}
-
-static void main_reexec_until(struct daemon *daemon, int64_t until_ms)
-{
-    if (!daemon->reexec_until_ms)
-        daemon->reexec_asked_ms = clock_now_ms();
-    if (daemon->reexec_until_ms < until_ms)
-        daemon->reexec_until_ms = until_ms;
-    timer_arm(daemon->reexec_timer, MAIN_REEXEC_LOOK_MS);
-}
-
-static void main_on_reexec(void *context)
-{
-    main_reexec_until(context, clock_now_ms() + MAIN_REEXEC_MS);
-}
-
-/* Nobody hears how it went, and nobody would come again: it is done whenever it can be done. */
-static void main_on_reexec_signal(evutil_socket_t fd, short what, void *context)
+static void main_on_reexec(evutil_socket_t fd, short what, void *context)
 {
     (void)fd, (void)what;
-    main_reexec_until(context, INT64_MAX);
+    successor_insist(((struct daemon *)context)->successor);
 }
 
 static void main_on_watchdog(evutil_socket_t fd, short what, void *context)
@@ -582,12 +457,11 @@ static int main_set_up_events(struct daemon *daemon)
     if (main_add_signal(daemon, MAIN_SIGTERM, SIGTERM, main_on_stop) ||
         main_add_signal(daemon, MAIN_SIGINT, SIGINT, main_on_stop) ||
         main_add_signal(daemon, MAIN_SIGHUP, SIGHUP, main_on_reload) ||
-        main_add_signal(daemon, MAIN_SIGUSR1, SIGUSR1, main_on_reexec_signal))
+        main_add_signal(daemon, MAIN_SIGUSR1, SIGUSR1, main_on_reexec))
         return -ENOMEM;
     daemon->stop_timer = evtimer_new(daemon->base, main_on_stop_timer, daemon);
     daemon->watchdog = evtimer_new(daemon->base, main_on_watchdog, daemon);
-    daemon->reexec_timer = evtimer_new(daemon->base, main_on_reexec_timer, daemon);
-    if (!daemon->stop_timer || !daemon->watchdog || !daemon->reexec_timer)
+    if (!daemon->stop_timer || !daemon->watchdog)
         return -ENOMEM;
     if (sd_watchdog_enabled(0, &watchdog_usec) > 0) {
         daemon->watchdog_interval.tv_sec = (time_t)(watchdog_usec / 2000000);
@@ -662,7 +536,18 @@ static int main_set_up(struct daemon *daemon)
         events_continue(daemon->events, (uint64_t)json_integer_value(json_object_get(daemon->state, "events")));
         guard_take_over(daemon->guard, json_object_get(daemon->state, "sessions"));
     }
-    methods_on_reexec(daemon->methods, main_on_reexec, daemon);
+    const struct successor_parts parts = {.events = daemon->events,
+                                          .guard = daemon->guard,
+                                          .migrate_nodes = daemon->migrate_nodes,
+                                          .configuration = &daemon->configuration,
+                                          .arguments = daemon->arguments,
+                                          .lock_fd = daemon->lock_fd};
+    error = successor_new(&daemon->successor, daemon->base, &parts);
+    if (error) {
+        log_error("out of memory");
+        return error;
+    }
+    methods_on_reexec(daemon->methods, successor_on_request, daemon->successor);
     methods_set_guard(daemon->methods, daemon->guard);
     migrate_nodes_set_guard(daemon->migrate_nodes, daemon->guard);
     return 0;
@@ -680,7 +565,7 @@ static void main_tear_down(struct daemon *daemon)
         timer_free(daemon->signals[i]);
     timer_free(daemon->stop_timer);
     timer_free(daemon->watchdog);
-    timer_free(daemon->reexec_timer);
+    successor_free(daemon->successor);
     json_decref(daemon->state);
     if (daemon->base)
         event_base_free(daemon->base);
