@@ -39,6 +39,7 @@ struct waiter {
     uint64_t check; /* WAIT_CHECKED: which one; else 0 */
     struct event *timer;
     int64_t until_ms;
+    bool silent;  /* xenstored, when it was looked at last */
     char *wanted; /* the domain a lookup is for */
     void (*found)(struct waiter *waiter, const struct lookup_domain *domains, size_t count);
     struct session_options options; /* guard.begin */

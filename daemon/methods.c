@@ -104,13 +104,20 @@ static void waiter_free(struct waiter *waiter)
 
 static void waiter_give_verdict(struct rpc_call *call, struct session *session, bool final, bool store_silent);
 
-/* Many calls at once take their time without anything being wrong: as long as jobs come back, they are waited for. */
+/*
+ * Many calls at once take their time without anything being wrong: as long as jobs come back, they are waited for. A
+ * machine that has stood still has stood still for xenstored as well: what is late then is looked at once more, but for
+ * a verdict, which is retry and costs nothing.
+ */
 static bool waiter_goes_on(struct waiter *waiter)
 {
     struct worker *worker = guard_worker(waiter->methods->guard);
+    bool silent = worker_busy_ms(worker) >= METHODS_VERDICT_MS;
+    bool was_silent = waiter->silent || waiter->kind == WAIT_CHECKED;
 
-    return clock_now_ms() < waiter->until_ms && worker_connected(worker) &&
-           worker_busy_ms(worker) < METHODS_VERDICT_MS && timer_arm(waiter->timer, METHODS_LOOK_MS) == 0;
+    waiter->silent = silent;
+    return clock_now_ms() < waiter->until_ms && worker_connected(worker) && !(silent && was_silent) &&
+           timer_arm(waiter->timer, METHODS_LOOK_MS) == 0;
 }
 
 static void waiter_on_timer(evutil_socket_t fd, short what, void *context)
