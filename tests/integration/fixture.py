@@ -31,7 +31,7 @@ QUICK = {'quiet_ms': 50, 'settle_ms': 100, 'rest_ms': 0}
 DYING, PAUSED, SHUTDOWN, SUSPENDED, HVM = 1, 2, 4, 8, 16
 
 
-def wait_until(condition, timeout=10, what='condition'):
+def wait_until(condition, timeout=40, what='condition'):
     """For what no event tells of."""
     end = time.monotonic() + timeout
     while True:
@@ -247,7 +247,7 @@ class Client:
     def call(self, method, timeout=90, **params):
         return self.reply(self.send(method, **params), timeout)
 
-    def event(self, kind, timeout=30, **fields):
+    def event(self, kind, timeout=40, **fields):
         """Waits for an event of this kind; earlier ones are dropped."""
         end = time.monotonic() + timeout
         while True:
@@ -329,7 +329,7 @@ xenstored-port = {self.folder}/port
                 return True
             except OSError:
                 return False
-        wait_until(answers, 10, 'xenstored')
+        wait_until(answers, 40, 'xenstored')
 
     def restart_xenstored(self):
         """A new one, which remembers nothing; the guests have lost it for good."""
@@ -356,7 +356,7 @@ xenstored-port = {self.folder}/port
         with open(self.log_path, 'ab') as log:
             self.daemon = subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, stderr=log)
         if wait:
-            wait_until(self._daemon_answers, 20, 'the daemon')
+            wait_until(self._daemon_answers, 40, 'the daemon')
 
     def _daemon_answers(self):
         if self.daemon.poll() is not None:
@@ -533,7 +533,7 @@ xenstored-port = {self.folder}/port
     def tot_pages(self, domid):
         return self.machine.get(domid, 'tot_pages')
 
-    def wait_rest(self, domid, kib, offset_kib=0, timeout=20):
+    def wait_rest(self, domid, kib, offset_kib=0, timeout=40):
         wait_until(lambda: self.tot_pages(domid) == self.machine.pages(kib + offset_kib), timeout,
                    f'domain {domid} at {kib} KiB')
 

@@ -139,7 +139,7 @@ class Guest:
         self.host.store.request('INTRODUCE', str(domid), '1', '9')
         self.proxy = subprocess.Popen([BUILD + '/guest-socket', str(domid), self.socket], env=self.host.environment,
                                       stdin=subprocess.DEVNULL)
-        wait_until(lambda: os.path.exists(self.socket), 5, 'the guest\'s socket')
+        wait_until(lambda: os.path.exists(self.socket), 40, 'the guest\'s socket')
 
     def destroy(self):
         self.proxy.kill()
@@ -160,7 +160,7 @@ class Guest:
     def features(self):
         return self.host.store.read_or_none(self.home + '/data/p2mguard/features')
 
-    def expect(self, text, timeout=8):
+    def expect(self, text, timeout=40):
         try:
             wait_until(lambda: self.answer() == text, timeout, f'the answer "{text}"')
         except AssertionError as error:
@@ -189,7 +189,7 @@ class Guest:
     def is_restored(self, target=262144):
         return self.get('target_kb') == target and self.online() == 'online' and not self.journal()
 
-    def expect_restored(self, timeout=5, target=262144):
+    def expect_restored(self, timeout=40, target=262144):
         wait_until(lambda: self.is_restored(target), timeout,
                    f'all put back (target {self.get("target_kb")}, {self.online()}, journal {self.journal()})')
 
@@ -221,7 +221,7 @@ class Guest:
             self.agent = subprocess.Popen(APART + agent_command() + self.options() + list(more),
                                           env=self.host.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         if wait:
-            wait_until(self.features, 10, 'the agent\'s features')
+            wait_until(self.features, 40, 'the agent\'s features')
 
     def thaw_by_hand(self, prefix=APART):
         with open(self.log_path, 'ab') as log:
@@ -233,7 +233,7 @@ class Guest:
         self.agent.kill()
         self.agent.wait()
 
-    def terminate(self, timeout=20):
+    def terminate(self, timeout=40):
         self.agent.terminate()
         return self.agent.wait(timeout)
 
@@ -311,7 +311,7 @@ class TestFreeze(AgentTest):
         guest = self.guest
         guest.balloon.step_kb = 64
         guest.put('target_kb', 524288)
-        wait_until(lambda: guest.get('info/current_kb') > 270000, 5, 'ballooning')
+        wait_until(lambda: guest.get('info/current_kb') > 270000, 40, 'ballooning')
         guest.freeze()
         size = guest.get('info/current_kb')
         self.assertEqual(guest.get('target_kb'), size)
@@ -322,7 +322,7 @@ class TestFreeze(AgentTest):
         guest.ask('thaw 1')
         guest.expect('thawed 1')
         guest.expect_restored(target=524288)
-        wait_until(lambda: guest.get('info/current_kb') == 524288, 5, 'the rest of the way')
+        wait_until(lambda: guest.get('info/current_kb') == 524288, 40, 'the rest of the way')
 
     def test_balloon_that_cannot_reach_its_target_is_frozen_where_it_is(self):
         guest = self.guest
@@ -394,7 +394,7 @@ class TestFreeze(AgentTest):
         self.guest.ask('freeze 1 60')
         wait_until(lambda: self.guest.answer() == 'busy 1', 1, 'busy')
         start = 'refused 1 balloon driver does not stand still at '
-        wait_until(lambda: (self.guest.answer() or '').startswith(start), 5, 'refused')
+        wait_until(lambda: (self.guest.answer() or '').startswith(start), 40, 'refused')
         self.guest.expect_restored()
         self.guest.balloon.restless = False
         self.guest.freeze(2)
@@ -404,7 +404,7 @@ class TestFreeze(AgentTest):
         guest.freeze()
         guest.put('target_kb', 300000)
         guest.expect('busy 1', 1)
-        wait_until(lambda: guest.get('target_kb') == guest.get('info/current_kb') != 300000, 5, 'the target put back')
+        wait_until(lambda: guest.get('target_kb') == guest.get('info/current_kb') != 300000, 40, 'the target put back')
         guest.expect('frozen 1')
         guest.ask('thaw 1')
         guest.expect('thawed 1')
@@ -429,7 +429,7 @@ class TestFreeze(AgentTest):
         guest.freeze()
         for target in (300000, 310000):
             guest.put('target_kb', target)
-            wait_until(lambda: guest.get('target_kb') != target, 5, 'the target put back')
+            wait_until(lambda: guest.get('target_kb') != target, 40, 'the target put back')
         guest.ask('thaw 1')
         guest.expect('thawed 1')
         guest.expect_restored(target=310000)
@@ -524,7 +524,7 @@ class TestFreeze(AgentTest):
             words = [line.split()[1] for line in guest.hooks_run() if line.endswith(f' {seq}')]
             self.assertIn(words, ([], ['freeze', 'thaw'], ['freeze', 'thaw', 'thaw'], ['thaw']))
             guest.start(wait=False)
-            wait_until(lambda seq=seq: guest.answer() in (f'thawed {seq}', f'frozen {seq}'), 5, 'an answer')
+            wait_until(lambda seq=seq: guest.answer() in (f'thawed {seq}', f'frozen {seq}'), 40, 'an answer')
             guest.ask('thaw 1000')
             guest.expect_restored()
 
@@ -532,7 +532,7 @@ class TestFreeze(AgentTest):
         guest = self.guest
         guest.balloon.step_kb = 64
         guest.put('target_kb', 524288)
-        wait_until(lambda: guest.get('info/current_kb') > 270000, 5, 'ballooning')
+        wait_until(lambda: guest.get('info/current_kb') > 270000, 40, 'ballooning')
         guest.freeze()
         size = guest.get('target_kb')
         guest.kill()
@@ -622,7 +622,7 @@ class TestFreeze(AgentTest):
         guest.put('target_kb', 280000)  # the kernel reads its target anew
         guest.create(9)
         guest.expect('thawed 1')
-        wait_until(guest.features, 5, 'features in the new tree')
+        wait_until(guest.features, 40, 'features in the new tree')
         guest.expect_restored(target=280000)
         guest.freeze(2)
 
@@ -635,7 +635,7 @@ class TestFreeze(AgentTest):
             self.host.store.remove(f'{guest.home}/data/p2mguard/{node}')
         self.host.store.write(guest.home + '/domid', '19')
         guest.expect('thawed 1')
-        wait_until(guest.features, 5, 'features in the new tree')
+        wait_until(guest.features, 40, 'features in the new tree')
 
     def test_resumed_where_a_daemon_asks_at_once(self):
         guest = self.guest
@@ -650,7 +650,7 @@ class TestFreeze(AgentTest):
     def test_removed_features_come_back(self):
         self.host.store.remove(self.guest.home + '/data/p2mguard')
         self.guest.ask('thaw 1')
-        wait_until(self.guest.features, 5, 'features')
+        wait_until(self.guest.features, 40, 'features')
 
     def test_hook_order(self):
         guest = self.guest
@@ -711,7 +711,7 @@ class TestFreeze(AgentTest):
         guest.hook('10-one', 'test "$1" = thaw || sleep 30')
         guest.ask('freeze 1 60')
         guest.expect('busy 1')
-        wait_until(guest.hooks_run, 5, 'the hook')
+        wait_until(guest.hooks_run, 40, 'the hook')
         start = time.monotonic()
         guest.ask('thaw 1')
         guest.expect('thawed 1')
@@ -739,7 +739,7 @@ class TestFreeze(AgentTest):
         guest = self.guest
         guest.hook('10-one', 'test "$1" = thaw || sleep 3')
         guest.ask('freeze 1 60')
-        wait_until(guest.hooks_run, 5, 'the hook')
+        wait_until(guest.hooks_run, 40, 'the hook')
         guest.kill()
         guest.start(wait=False)
         guest.expect('thawed 1')
@@ -759,7 +759,7 @@ class TestBareGuest(AgentTest):
     def test_data_that_is_not_writable(self):
         self.host.store.set_perms(self.guest.home + '/data', f'n0,r{DOMID}')
         self.guest.start(wait=False)
-        wait_until(lambda: 'data' in self.guest.log(), 5, 'the complaint')
+        wait_until(lambda: 'data' in self.guest.log(), 40, 'the complaint')
         self.guest.ask('freeze 1 60')
         time.sleep(0.3)
         self.assertEqual(self.guest.log().count('lets this guest not write data/p2mguard/features'), 1)
@@ -819,7 +819,7 @@ class TestMounts(AgentTest):
         self.addCleanup(keeper.wait)
         self.addCleanup(keeper.kill)
         space = os.readlink(f'/proc/{guest.agent.pid}/ns/mnt')
-        wait_until(lambda: os.readlink(f'/proc/{keeper.pid}/ns/mnt') == space, 5, 'somebody else in the namespace')
+        wait_until(lambda: os.readlink(f'/proc/{keeper.pid}/ns/mnt') == space, 40, 'somebody else in the namespace')
         guest.kill()
         self.assertEqual(guest.thaw_by_hand(['nsenter', f'--mount=/proc/{keeper.pid}/ns/mnt']), 0)
         with open(f'/proc/{keeper.pid}/mountinfo', encoding='utf-8') as file:
@@ -877,7 +877,7 @@ class Everybody:
 
     def signal(self, number):
         """It may have answered before we know that it was started."""
-        wait_until(lambda: self.program, 5, 'agent-sysfs').send_signal(number)
+        wait_until(lambda: self.program, 40, 'agent-sysfs').send_signal(number)
 
     def mounts(self, pid=None):
         with open(f'/proc/{pid or self.keeper.pid}/mountinfo', encoding='utf-8') as file:
@@ -1083,7 +1083,7 @@ class TestAsking(Apart):
         """The covers go at once; the rest waits for --thaw, or for the next agent."""
         self.guest.freeze()
         self.guest.kill()
-        wait_until(lambda: not self.everybody.mounts(), 5, 'the covers gone')
+        wait_until(lambda: not self.everybody.mounts(), 40, 'the covers gone')
         self.assertTrue(self.guest.journal())
         self.start(wait=False)
         self.guest.expect('thawed 1')
@@ -1104,7 +1104,7 @@ class TestAsking(Apart):
         for seq in range(1, 13):
             guest.ask(f'freeze {seq} 60')
             if seq % 3 == 0:
-                wait_until(lambda seq=seq: guest.answer() not in (f'thawed {seq - 1}', f'busy {seq}', None), 8, 'an answer')
+                wait_until(lambda seq=seq: guest.answer() not in (f'thawed {seq - 1}', f'busy {seq}', None), 40, 'an answer')
                 guest.ask(f'thaw {seq}')
             time.sleep(random.uniform(0, 0.1))
             self.everybody.kill()
@@ -1113,7 +1113,7 @@ class TestAsking(Apart):
                 guest.kill()
                 self.thaw_by_hand()
                 self.assertTrue(guest.is_restored(), f'round {seq}: {guest.get("target_kb")} {guest.online()}\n{guest.log()}')
-                wait_until(lambda: not self.everybody.mounts(), 5, f'no covers after round {seq}\n{guest.log()}')
+                wait_until(lambda: not self.everybody.mounts(), 40, f'no covers after round {seq}\n{guest.log()}')
                 self.start(wait=False)
             guest.ask(f'thaw {seq}')
             wait_until(lambda seq=seq: (guest.answer() or '').split(' ')[:2] in ([word, str(seq)] for word in (
@@ -1136,7 +1136,7 @@ class TestLostAnswers(Apart):
             middle.fatal = fatal
             guest.ask(f'freeze {seq} 60')
             over = [f'{word} {seq}' for word in ('frozen', 'refused')]
-            wait_until(lambda over=over: ' '.join((guest.answer() or '').split(' ')[:2]) in over, 8, 'an answer')
+            wait_until(lambda over=over: ' '.join((guest.answer() or '').split(' ')[:2]) in over, 40, 'an answer')
             told[fatal] = guest.answer()
             guest.ask(f'thaw {seq}')
             if told[fatal].startswith('frozen'):
@@ -1165,7 +1165,7 @@ class TestAgentSysfs(Apart):
             self.assertEqual((guest.get('target_kb'), guest.online()), (270000, 'offline'))
             self.assertEqual(self.ask(one, 'cover hotplug', 'online online'), ['done', 'failed 30'])
             self.assertEqual(len(self.everybody.mounts()), 1)
-        wait_until(lambda: not self.everybody.mounts(), 5, 'the cover gone')
+        wait_until(lambda: not self.everybody.mounts(), 40, 'the cover gone')
 
     def test_no_requests(self):
         for text in (b'cover', b'cover /etc', b'cover balloon ', b'mount balloon', b'target -1', b'ready\n', b'\0',
@@ -1190,7 +1190,7 @@ class TestAgentSysfs(Apart):
                              ['done', 'failed 16', 'failed 16', 'done'])
             self.assertEqual(self.ask(one, 'online offline', 'target 262100'), ['failed 16', 'done'])
             one.close()
-            wait_until(lambda: len(self.everybody.mounts()) == 1, 5, 'one cover gone')
+            wait_until(lambda: len(self.everybody.mounts()) == 1, 40, 'one cover gone')
             self.assertEqual(self.ask(other, 'cover balloon'), ['done'])
             with self.everybody.connect() as third:  # letting go is everybody's right
                 self.assertEqual(self.ask(third, 'uncover balloon', 'uncover hotplug', 'target 262144'), ['done'] * 3)
@@ -1220,7 +1220,7 @@ class TestAgentSysfs(Apart):
         told = subprocess.run(['python3', '-c', script, self.everybody.path], stdout=subprocess.PIPE, text=True, timeout=20,
                               check=True).stdout.strip()
         self.assertIn(told, ("b''", 'Broken pipe', 'Connection reset by peer'))
-        wait_until(lambda: 'of user 65534 has connected, and is refused' in self.guest.log(), 5, 'a line in the log')
+        wait_until(lambda: 'of user 65534 has connected, and is refused' in self.guest.log(), 40, 'a line in the log')
         self.assertEqual(self.everybody.mounts(), [])
 
     def test_who_has_given_up_is_not_served(self):

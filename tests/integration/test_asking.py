@@ -140,7 +140,7 @@ class Asking(GuardCase):
         data = self.refuse()
         self.assertEqual(data['reason'], 'agent-absent')
         self.assertLess(time.monotonic() - started, 5)
-        wait_until(lambda: not self.host.journals(), 10, 'the journal gone')
+        wait_until(lambda: not self.host.journals(), 40, 'the journal gone')
         self.assertEqual(self.host.snapshot(1), before)
         self.assertIsNone(self.host.store.read_or_none('/local/domain/1/control/p2mguard'))
 
@@ -155,7 +155,7 @@ class Asking(GuardCase):
         self.host.create(1)
         number = self.client.send('guard.begin', domain=1, wait=True,
                                   policy={'require': 'agent', 'quiet_ms': 50, 'settle_ms': 100})
-        wait_until(lambda: self.listed('phase') == 'agent', 10, 'asking')
+        wait_until(lambda: self.listed('phase') == 'agent', 40, 'asking')
         self.agent()
         self.assertEqual(self.client.reply(number)['agent']['state'], 'frozen')
 
@@ -188,8 +188,8 @@ class Asking(GuardCase):
         data = self.refuse()
         self.assertEqual(data['reason'], 'agent-refused')
         self.assertEqual(data['session']['agent']['text'], 'hook 50-database: exit status 3')
-        wait_until(lambda: agent.request() is None, 10, 'the request taken back')
-        wait_until(lambda: not self.host.journals(), 10, 'the journal gone')
+        wait_until(lambda: agent.request() is None, 40, 'the request taken back')
+        wait_until(lambda: not self.host.journals(), 40, 'the journal gone')
         self.assertEqual(self.host.snapshot(1), before)
 
     def test_silence(self):
@@ -203,8 +203,8 @@ class Asking(GuardCase):
         agent = self.agent(answer=lambda seq: f'busy {seq}')
         number = self.client.send('guard.begin', domain=1, wait=True,
                                   policy={'require': 'agent', 'quiet_ms': 50, 'settle_ms': 100})
-        wait_until(lambda: agent.requests, 10, 'a request')
-        wait_until(lambda: self.listed('agent')['state'] == 'busy', 10, 'busy')
+        wait_until(lambda: agent.requests, 40, 'a request')
+        wait_until(lambda: self.listed('agent')['state'] == 'busy', 40, 'busy')
         agent.write('state', f'frozen {agent.seq()}')
         self.assertEqual(self.client.reply(number)['state'], 'held')
 
@@ -280,7 +280,7 @@ class Asking(GuardCase):
         self.agent()
         session = self.require(agent_lease_ms=1000)
         self.host.store.remove('/local/domain/1/control/p2mguard')
-        wait_until(lambda: self.verdict(session)['reason'] == 'agent-thawed', 5, 'the loss seen')
+        wait_until(lambda: self.verdict(session)['reason'] == 'agent-thawed', 40, 'the loss seen')
         self.assertIsNone(self.host.store.read_or_none('/local/domain/1/control/p2mguard'))
         session = self.client.call('guard.retry', session=session['session'])
         self.assertEqual(self.verdict(session)['verdict'], 'proceed')
@@ -291,7 +291,7 @@ class Asking(GuardCase):
         session = self.require(agent_lease_ms=1000)
         agent.stop()
         self.host.destroy(1)
-        wait_until(lambda: self.client.call('guard.show', session=session['session'])['state'] == 'gone', 10, 'gone')
+        wait_until(lambda: self.client.call('guard.show', session=session['session'])['state'] == 'gone', 40, 'gone')
         time.sleep(0.7)  # as long as two renewals would have taken: that nothing happens has no event
         self.assertEqual(self.host.store.list('/local/domain/1'), [])
 
@@ -304,8 +304,8 @@ class Asking(GuardCase):
         self.host.kill_daemon()
         self.assertIsNotNone(agent.request())
         self.host.start_daemon()
-        wait_until(lambda: agent.request() is None, 10, 'the request taken back')
-        wait_until(lambda: not self.host.journals(), 10, 'the journal gone')
+        wait_until(lambda: agent.request() is None, 40, 'the request taken back')
+        wait_until(lambda: not self.host.journals(), 40, 'the journal gone')
         self.assertEqual(self.host.snapshot(1), before)
 
     def test_sigterm_takes_it_back(self):

@@ -142,7 +142,7 @@ class Run:
 
     # ---- waiting ----
 
-    def wait(self, condition, what, timeout=20):
+    def wait(self, condition, what, timeout=40):
         """Until it is true; Over when it cannot become true any more, because the session has ended."""
         def or_over():
             if condition():
@@ -193,7 +193,7 @@ class Run:
             if verdict.startswith(('abort', 'error')) or self.host.dead():
                 raise Over(verdict)
             return verdict.startswith(beginnings)
-        wait_until(there, 20, f'{beginnings} at {self.node("/verdict")}')
+        wait_until(there, 40, f'{beginnings} at {self.node("/verdict")}')
 
     # ---- the end ----
 
@@ -391,7 +391,7 @@ class StillBuilt(HandedOver):
                 self.complete(run)
             else:
                 run.destroy(run.heir)  # the caller has given up
-        wait_until(lambda: not run.host.journals(), 20, 'the journals gone')
+        wait_until(lambda: not run.host.journals(), 40, 'the journals gone')
 
 
 class Nodes(Scenario):
@@ -406,12 +406,12 @@ class Nodes(Scenario):
         run.write_target(262400)
         run.wait_pinned()
         run.ask('end failed')
-        wait_until(lambda: run.host.dead() or run.node() is None, 20, 'the end taken')
+        wait_until(lambda: run.host.dead() or run.node() is None, 40, 'the end taken')
 
     def finish(self, run):
         if run.node() is not None:
             run.ask('end failed')
-        wait_until(lambda: run.node() is None, 20, 'the node gone')
+        wait_until(lambda: run.node() is None, 40, 'the node gone')
 
 
 class ClientGone(Scenario):
@@ -533,7 +533,7 @@ class Lane:
         self.host.daemon.wait()
         self.host.faults.arm(*double)
         self.host.start_daemon(wait=False)
-        wait_until(lambda: self.host.dead() or self.host.answers(), 20, 'the daemon')
+        wait_until(lambda: self.host.dead() or self.host.answers(), 40, 'the daemon')
         self.disarm()
         return self.host.dead()
 
@@ -553,8 +553,8 @@ class Lane:
             except RpcError as error:
                 if error.code not in STORE_AWAY:
                     raise
-        wait_until(lambda: not self.host.journals(), 20, 'the journals gone')
-        wait_until(lambda: self.has_store(run), 20, 'the connection')
+        wait_until(lambda: not self.host.journals(), 40, 'the journals gone')
+        wait_until(lambda: self.has_store(run), 40, 'the connection')
 
     @staticmethod
     def has_store(run):
@@ -747,13 +747,13 @@ class CrashMatrix(unittest.TestCase):
                 host.store.remove('/tool/p2mguard')
                 host.faults.arm(at, how)
                 host.start_daemon(wait=False)
-                wait_until(lambda: host.dead() or self.is_prepared(host), 20, 'the folder')
+                wait_until(lambda: host.dead() or self.is_prepared(host), 40, 'the folder')
                 lane.disarm()
                 if not host.dead():
                     break
                 cells += 1
                 lane.restart()
-                wait_until(lambda: self.is_prepared(host), 20, 'the folder')
+                wait_until(lambda: self.is_prepared(host), 40, 'the folder')
                 tree = {path: perms for path, (_, perms) in host.tree('/tool/p2mguard').items()}
                 self.assertEqual(tree, {path: 'n0' for path in ('/tool/p2mguard', FOLDER)}, f'call {at}')
         lane.renew()

@@ -84,11 +84,11 @@ class Crowd(GuardCase):
         for one in many:
             one.socket.setblocking(False)
             one.socket.send(line.encode() * 400)  # as many as there is room for: nobody reads the answers
-        wait_until(lambda: resident_kib() > before + 8192, 20, 'calls that wait')
+        wait_until(lambda: resident_kib() > before + 8192, 40, 'calls that wait')
         for one in many:
             one.close()
         os.kill(self.host.xenstored.pid, signal.SIGCONT)
-        wait_until(lambda: resident_kib() < before + 4096, 20, 'the memory')
+        wait_until(lambda: resident_kib() < before + 4096, 40, 'the memory')
 
     def test_begin_of_a_caller_that_left_is_obeyed(self):
         for domid in range(1, 41):

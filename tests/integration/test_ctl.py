@@ -132,7 +132,7 @@ class Ctl(CtlCase):
         """Runs a migration whose command makes the file "running"; then `disturb` is called."""
         process = self.start('--json', 'migrate', '--attempts', options.get('attempts', '3'), *SETTLE, '1', '--', 'sh',
                              '-c', f'echo $$ >>{self.mark("running")}; {script}')
-        wait_until(lambda: os.path.exists(self.mark('running')), 20, 'the command running')
+        wait_until(lambda: os.path.exists(self.mark('running')), 40, 'the command running')
         disturb(process)
         out, err = process.communicate(timeout=60)
         return process.returncode, json.loads(out.splitlines()[-1]) if out else None, err
@@ -227,7 +227,7 @@ class Ctl(CtlCase):
         before = self.host.create(1)
         process = self.start('migrate', *SETTLE, '1', '--', 'sh', '-c',
                              f'echo $$ >{self.mark("pid")}; exec sleep 60')
-        wait_until(lambda: os.path.exists(self.mark('pid')) and os.path.getsize(self.mark('pid')), 20, 'the command')
+        wait_until(lambda: os.path.exists(self.mark('pid')) and os.path.getsize(self.mark('pid')), 40, 'the command')
         process.kill()
         process.wait()
         wait_until(lambda: not self.host.journals(), what='the journal gone')

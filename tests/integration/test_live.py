@@ -90,7 +90,7 @@ class Terminal:
     def text(self):
         return '\n'.join(line.rstrip() for line in self.screen.display)
 
-    def wait_text(self, *parts, absent=(), timeout=30):
+    def wait_text(self, *parts, absent=(), timeout=40):
         end = time.monotonic() + timeout
         while not (all(part in self.text() for part in parts) and not any(part in self.text() for part in absent)):
             if not self.read(0.2) or time.monotonic() > end:
@@ -104,7 +104,7 @@ class Terminal:
         self.screen.resize(lines, columns)
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack('HHHH', lines, columns, 0, 0))
 
-    def wait_end(self, timeout=20):
+    def wait_end(self, timeout=40):
         end = time.monotonic() + timeout
         while self.status is None:
             self.read(0.05)

@@ -84,9 +84,9 @@ class NodesCase(GuardCase):
     def ask(self, domid, request):
         """Writes a request, and waits until it is taken: what is answered from then on is the answer."""
         self.write(domid, request)
-        self.watch.wait(lambda: not self.node(domid), 20, f'"{request}" taken')
+        self.watch.wait(lambda: not self.node(domid), 120, f'"{request}" taken')
 
-    def wait_verdict(self, domid, *beginnings, timeout=20):
+    def wait_verdict(self, domid, *beginnings, timeout=40):
         def there():
             verdict = self.verdict_of(domid) or ''
             return verdict if verdict.startswith(beginnings) else None
@@ -95,7 +95,7 @@ class NodesCase(GuardCase):
     def answer(self, domid, request, *beginnings):
         """Asks, and the first answer must be one of these."""
         self.ask(domid, request)
-        self.watch.wait(lambda: self.verdict_of(domid) is not None, 20, f'an answer to "{request}"')
+        self.watch.wait(lambda: self.verdict_of(domid) is not None, 120, f'an answer to "{request}"')
         verdict = self.verdict_of(domid)
         self.assertTrue(verdict.startswith(beginnings), f'{request}: {verdict}')
         return verdict
@@ -106,7 +106,7 @@ class NodesCase(GuardCase):
         self.wait_verdict(domid, 'held')
         return self.node(domid, '/session')
 
-    def wait_gone(self, domid, timeout=20):
+    def wait_gone(self, domid, timeout=40):
         self.watch.wait(lambda: self.node(domid) is None, timeout, f'node {domid} removed')
 
     def finish(self, domid, outcome='failed'):
@@ -117,8 +117,8 @@ class NodesCase(GuardCase):
         return self.client.call('guard.show', session=session)
 
     def assert_nothing_left(self, before):
-        wait_until(lambda: not self.host.journals(), 10, 'the journals gone')
-        self.watch.wait(lambda: not self.host.store.list(FOLDER), 20, 'no node')
+        wait_until(lambda: not self.host.journals(), 40, 'the journals gone')
+        self.watch.wait(lambda: not self.host.store.list(FOLDER), 40, 'no node')
         for domid, snapshot in before.items():
             self.assertEqual(self.host.snapshot(domid), snapshot)
 
@@ -619,7 +619,7 @@ class StoreTrouble(NodesCase):
 
     def test_stopped_xenstored_and_a_deadline(self):
         before = self.host.create(1)
-        session = self.begin(1, BEGIN + ' max_hold_ms=1000')
+        session = self.begin(1, BEGIN + ' max_hold_ms=3000')
         os.kill(self.host.xenstored.pid, signal.SIGSTOP)
         wait_until(lambda: self.show(session)['state'] == 'thawing', what='thawing')
         os.kill(self.host.xenstored.pid, signal.SIGCONT)
@@ -658,7 +658,7 @@ class StoreTrouble(NodesCase):
         self.lose(proxy)
         self.write(1, 'verdict')
         self.regain(proxy)
-        self.watch.wait(lambda: not self.node(1), 10, 'taken')
+        self.watch.wait(lambda: not self.node(1), 40, 'taken')
         self.assertEqual(self.wait_verdict(1, 'proceed', 'retry', 'abort'), 'retry observation-gap')
         self.ask(1, 'retry')
         self.wait_verdict(1, 'held')
@@ -747,7 +747,7 @@ class Hostile(NodesCase):
         for domid, session in ((1, None), (2, self.begin(2))):
             for value in values:
                 self.assertTrue(self.try_write(f'{FOLDER}/{domid}', value), value[:20])
-                self.watch.wait(lambda: not self.node(domid), 10, f'{value[:40]} taken')
+                self.watch.wait(lambda: not self.node(domid), 40, f'{value[:40]} taken')
                 text = self.wait_verdict(domid, 'error')
                 self.assertLess(len(text), 256)
                 self.assertTrue(text.isascii() and text.isprintable(), text)
@@ -816,18 +816,18 @@ class Hostile(NodesCase):
         session = self.begin(1)
         rss_kib = self.memory_kib()
         domids = range(1000, 6000)
-        slowest = 0
+        times = []
         started = time.monotonic()
         for domid in domids:
             self.write(domid, 'begin')
             if domid % 50 == 0:
                 asked = time.monotonic()
                 self.client.call('guard.list')
-                slowest = max(slowest, time.monotonic() - asked)
+                times.append(time.monotonic() - asked)
         self.assertEqual(self.answer(1, 'verdict', ''), 'proceed unchanged')
         print(f'# 5000 nodes: {time.monotonic() - started:.1f} s until another was answered, guard.list took at most '
-              f'{slowest * 1000:.1f} ms, {self.memory_kib() - rss_kib} KiB more', flush=True)
-        self.assertLess(slowest, 1)
+              f'{max(times) * 1000:.1f} ms, {self.memory_kib() - rss_kib} KiB more', flush=True)
+        self.assertLess(sorted(times)[len(times) // 2], 0.1)
         self.assertLess(self.memory_kib() - rss_kib, 65536)
         self.wait_flood_gone(domids)
         self.assertEqual(self.show(session)['state'], 'held')
@@ -840,7 +840,7 @@ class Hostile(NodesCase):
         def gone():
             left.difference_update([domid for domid in left if self.node(domid) is None])
             return not left
-        wait_until(gone, 60, 'the flood gone')
+        wait_until(gone, 120, 'the flood gone')
 
     def test_more_nodes_than_can_be_listed_at_the_start(self):
         before = self.host.create(1)
@@ -852,7 +852,7 @@ class Hostile(NodesCase):
             self.write(domid, 'begin')
         self.host.start_daemon()
         self.assertEqual(self.wait_verdict(1, 'abort'), 'abort shutdown')
-        wait_until(lambda: self.verdict_of(last), 30, 'an answer to the last')
+        wait_until(lambda: self.verdict_of(last), 40, 'an answer to the last')
         self.assertIn('there is no domain', self.verdict_of(last))
         self.ask(1, 'verdict')
         self.assertEqual(self.wait_verdict(1, 'abort', 'error'), 'abort shutdown')
@@ -884,8 +884,8 @@ class Writers(NodesCase):
                         self.begin(1)
                     self.write(1, first)
                     self.write(1, second)
-                    self.watch.wait(lambda: not self.node(1), 10, f'"{first}", "{second}" taken')
-                    self.watch.wait(lambda: self.verdict_of(1) != 'freezing', 10, 'not freezing')
+                    self.watch.wait(lambda: not self.node(1), 40, f'"{first}", "{second}" taken')
+                    self.watch.wait(lambda: self.verdict_of(1) != 'freezing', 40, 'not freezing')
                     self.finish(1)
                     self.assert_nothing_left({1: before})
 
@@ -1024,7 +1024,7 @@ class Shell(NodesCase):
         process = self.start(('busybox', 'sh'), 1, 'echo run >>$log; [ $(wc -l <$log) = 2 ] && exit 0; '
                              'until xenstore-read /tool/p2mguard/migrate/1/verdict | grep -q retry; do sleep 0.1; done; '
                              'exit 1')
-        wait_until(lambda: self.commands() == ['run'], 20, 'the first attempt')
+        wait_until(lambda: self.commands() == ['run'], 40, 'the first attempt')
         self.host.machine.set(1, 'tot_pages', 65530)
         self.wait_verdict(1, 'retry')
         self.host.machine.set(1, 'tot_pages', 65536)
@@ -1038,7 +1038,7 @@ class Shell(NodesCase):
         self.host.create(1)
         process = self.start(('busybox', 'sh'), 1, 'xenstore-write /local/domain/1/name guest1--migratedaway; echo run '
                              '>>$log; while xenstore-read /local/domain/1/domid >/dev/null 2>&1; do sleep 0.1; done')
-        wait_until(lambda: self.commands() == ['run'], 20, 'the domain renamed')
+        wait_until(lambda: self.commands() == ['run'], 40, 'the domain renamed')
         session = self.node(1, '/session')
         self.ask(1, 'verdict')  # taken after the event of the new name
         self.wait_verdict(1, 'proceed')
@@ -1083,7 +1083,7 @@ class Shell(NodesCase):
     def test_interrupted(self):
         before = self.host.create(1)
         process = self.start(('busybox', 'sh'), 1, 'echo run >>$log; exec sleep 60')
-        wait_until(lambda: self.commands() == ['run'], 20, 'the command')
+        wait_until(lambda: self.commands() == ['run'], 40, 'the command')
         session = self.node(1, '/session')
         os.killpg(process.pid, signal.SIGTERM)
         process.communicate(timeout=60)

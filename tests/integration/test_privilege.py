@@ -161,7 +161,7 @@ class Privilege(PrivilegeCase):
         self.assertEqual(len([line for line in lines if f'uid {NOBODY}' in line]), BURST)
         self.assertEqual(len([line for line in lines if 'uid 4712' in line]), 1)
         self.assertEqual(len([line for line in lines if f'pid {os.getpid()}' in line]), 1)
-        more = wait_until(lambda: [line for line in self.audit() if 'more were' in line], 15, 'the count')
+        more = wait_until(lambda: [line for line in self.audit() if 'more were' in line], 40, 'the count')
         self.assertEqual(more, [f'{flood + 1 - BURST} more were refused to uid {NOBODY}'])
         self.host.as_user(body)
         self.host.as_user(body)

@@ -78,7 +78,7 @@ class Reexec(GuardCase):
     def held_again(self, session):
         def held():
             return self.client.call('guard.show', session=session['session'])['state'] == 'held'
-        wait_until(held, 20, 'the guest held')
+        wait_until(held, 40, 'the guest held')
 
     def test_held_guest_stays_held(self):
         before = self.host.create(1, name='u')
@@ -136,10 +136,10 @@ class Reexec(GuardCase):
         for client in clients:
             client.call('guard.list')
         clients[2].close()
-        wait_until(lambda: len(self.host.journals()) == 2, 20, 'the guest let go')
+        wait_until(lambda: len(self.host.journals()) == 2, 40, 'the guest let go')
         self.assertEqual(self.host.snapshot(3), befores[3])
         for client, session in ((clients[0], held), (self.client, detached)):
-            wait_until(lambda: self.client.call('guard.show', session=session['session'])['state'] == 'held', 20, 'held')
+            wait_until(lambda: self.client.call('guard.show', session=session['session'])['state'] == 'held', 40, 'held')
             client.call('guard.end', session=session['session'], outcome='failed')
         for domid, before in befores.items():
             self.assertEqual(self.host.snapshot(domid), before)
@@ -176,12 +176,12 @@ class Reexec(GuardCase):
         script = f'#!/bin/sh\nwhile [ ! -e {self.host.folder}/go ]; do :; done\nexec {BUILD}/p2mguardd-imitated "$@"\n'
         self.replace_program(script.encode())
         self.client.call('daemon.reexec')
-        wait_until(lambda: self.cmdline().startswith('/bin/sh'), 20, 'the new program')
+        wait_until(lambda: self.cmdline().startswith('/bin/sh'), 40, 'the new program')
         self.host.destroy(1)
         with open(self.host.folder + '/go', 'w', encoding='ascii'):
             pass
         self.assertEqual(self.client.event('daemon.reexecuted')['sessions'], 0)
-        wait_until(lambda: not self.host.journals(), 20, 'no journal')
+        wait_until(lambda: not self.host.journals(), 40, 'no journal')
 
     def cmdline(self):
         with open(f'/proc/{self.host.daemon.pid}/cmdline', encoding='utf-8') as file:
@@ -206,16 +206,16 @@ class Reexec(GuardCase):
         before = self.host.create(1)
         store, node = self.host.store, FOLDER + '/1'
         store.write(node, 'begin quiet_ms=50 settle_ms=100')
-        wait_until(lambda: self.said(node) == 'held', 20, 'held')
+        wait_until(lambda: self.said(node) == 'held', 40, 'held')
         self.reexec()
         store.write(node, 'verdict')
-        wait_until(lambda: self.said(node) == 'retry observation-gap', 20, 'the verdict')
+        wait_until(lambda: self.said(node) == 'retry observation-gap', 40, 'the verdict')
         store.write(node, 'retry')
-        wait_until(lambda: self.said(node) == 'held', 20, 'held again')
+        wait_until(lambda: self.said(node) == 'held', 40, 'held again')
         store.write(node, 'verdict')
-        wait_until(lambda: self.said(node) == 'proceed unchanged', 20, 'the verdict')
+        wait_until(lambda: self.said(node) == 'proceed unchanged', 40, 'the verdict')
         store.write(node, 'end failed')
-        wait_until(lambda: not self.host.journals(), 20, 'the guest let go')
+        wait_until(lambda: not self.host.journals(), 40, 'the guest let go')
         self.assertEqual(self.host.snapshot(1), before)
 
     def said(self, node):

@@ -73,7 +73,7 @@ class Libxl(threading.Thread):
     def reply(self, value):
         os.write(self.process.stdin.fileno(), struct.pack('=i', value))
 
-    def wait(self, timeout=20):
+    def wait(self, timeout=40):
         status = self.process.wait(timeout)
         self.join(5)
         return status
@@ -109,7 +109,7 @@ class Libxl(threading.Thread):
             return file.read().splitlines()
 
     def helper_pid(self):
-        return int(wait_until(self.did, 20, 'the helper')[0].split(' ')[1])
+        return int(wait_until(self.did, 40, 'the helper')[0].split(' ')[1])
 
     def clean_up(self):
         if self.process.poll() is None:
@@ -145,9 +145,9 @@ class SaveHelper(GuardCase):
             pass
 
     def wait_for(self, name):
-        wait_until(lambda: os.path.exists(self.mark(name)), 20, name)
+        wait_until(lambda: os.path.exists(self.mark(name)), 40, name)
 
-    def wait_restored(self, before, timeout=5):
+    def wait_restored(self, before, timeout=40):
         wait_until(lambda: not self.host.journals(), timeout, 'the guest let go')
         self.assertEqual(self.host.snapshot(1), before)
 
@@ -202,7 +202,7 @@ class SaveHelper(GuardCase):
                                        f'big {dice.randrange(1, 65000)}', 'garbage 0000', 'garbage 01002a']))
         script += ['suspend', 'log after', 'reply', 'complete 0']
         def answer(libxl):
-            wait_until(lambda: ('xc', 'after') in libxl.logs(), 20, 'the last words')
+            wait_until(lambda: ('xc', 'after') in libxl.logs(), 40, 'the last words')
             libxl.reply(-12345)
             return libxl.wait()
         wrapped = Libxl(self, script)
@@ -591,7 +591,7 @@ class SaveHelper(GuardCase):
         command = (f'touch {self.mark("there")}; while [ ! -e {self.mark("go")} ]; do sleep 0.01; done; '
                    '"$LIBXL_SAVE_HELPER" --save-domain 9 -1 1 1 8 0 9>/dev/null </dev/zero >/dev/null')
         process = self.around('suspend', 'complete 0', command=command)
-        wait_until(lambda: os.path.exists(self.mark('there')), 30, 'the command')
+        wait_until(lambda: os.path.exists(self.mark('there')), 40, 'the command')
         self.host.kill_daemon()
         self.touch('go')
         self.assertNotEqual(process.wait(60), 0)
@@ -604,9 +604,9 @@ class SaveHelper(GuardCase):
         before = self.host.create(1)
         process = self.around('touch ' + self.mark('there'), 'await ' + self.mark('go'), 'page', 'suspend', 'complete 0',
                               after=f'grep -q "complete 0" {self.mark("script.did")}')  # which libxl goes by
-        wait_until(lambda: os.path.exists(self.mark('there')), 30, 'pages to be copied')
+        wait_until(lambda: os.path.exists(self.mark('there')), 40, 'pages to be copied')
         self.host.kill_daemon()
-        wait_until(lambda: 'SIGTERM' in self.did(), 30, 'the helper told to stop')
+        wait_until(lambda: 'SIGTERM' in self.did(), 40, 'the helper told to stop')
         self.touch('go')
         out, err = process.communicate(timeout=60)
         summary = json.loads(out.splitlines()[-1])

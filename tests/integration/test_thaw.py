@@ -148,7 +148,7 @@ class Thaw(ThawCase):
             with self.assertRaises(subprocess.TimeoutExpired):
                 self.host.daemon.wait(0.5)
             self.assertEqual(self.host.journals(), ['1'])
-        wait_until(lambda: not self.host.journals(), 10, 'the journal gone')
+        wait_until(lambda: not self.host.journals(), 40, 'the journal gone')
         self.assertEqual(self.host.snapshot(1), before)
 
     def test_without_xenstored(self):

@@ -124,7 +124,7 @@ class Programs(GuardCase):
         marks = {name: f'{self.host.folder}/{name}' for name in ('running', 'again')}
         self.let_it('[ ! -e {again} ] || exit 0; touch {again}; touch {running}; exec sleep 60'.format(**marks))
         process = self.start(SHELLS[0], 'xl-migrate-guarded', 'guest1', 'other')
-        wait_until(lambda: os.path.exists(marks['running']), 20, 'the first attempt')
+        wait_until(lambda: os.path.exists(marks['running']), 40, 'the first attempt')
         self.host.machine.set(1, 'tot_pages', 65530)
         _, err = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 0, err)
@@ -213,7 +213,7 @@ class Programs(GuardCase):
         self.host.create(1)
         self.let_it(f'touch {self.host.folder}/saving; while [ ! -e {self.host.folder}/saved ]; do sleep 0.05; done')
         process = self.start(SHELLS[0], 'emu-manager-guarded', *self.emu_manager(1, 'save', '-live', 'true'))
-        wait_until(lambda: os.path.exists(self.host.folder + '/saving'), 20, 'the save')
+        wait_until(lambda: os.path.exists(self.host.folder + '/saving'), 40, 'the save')
         self.host.destroy(1)
         wait_until(lambda: self.host.journals() == [], what='the journal dropped')
         with open(self.host.folder + '/saved', 'wb'):
@@ -251,7 +251,7 @@ class Programs(GuardCase):
         for shell, domid, before in self.each_shell():
             self.let_it(f'touch {self.host.folder}/running{domid}; exec sleep 60')
             process = self.start(shell, 'guarded', str(domid), 'mover', start_new_session=True)
-            wait_until(lambda name=f'{self.host.folder}/running{domid}': os.path.exists(name), 20, 'the command')
+            wait_until(lambda name=f'{self.host.folder}/running{domid}': os.path.exists(name), 40, 'the command')
             os.killpg(process.pid, signal.SIGTERM)
             process.communicate(timeout=60)
             self.assertEqual(process.returncode, 1)

@@ -14,7 +14,7 @@ from test_guard import GuardCase
 
 class Trouble(GuardCase):
     def wait_thawed(self, domid, before):
-        wait_until(lambda: not self.host.journals(), 10, 'the journal gone')
+        wait_until(lambda: not self.host.journals(), 40, 'the journal gone')
         self.assertEqual(self.host.snapshot(domid), before)
 
     def test_closed_connection_thaws(self):
@@ -122,7 +122,7 @@ class Trouble(GuardCase):
         self.host.mem_set(1, 310000)  # while nobody is there: the latest of all
         self.host.start_daemon(wait=False)
         started = time.monotonic()
-        wait_until(lambda: self.host.snapshot(1)['nodes']['target'] == 'n0,r1', 10, 'the gate open')
+        wait_until(lambda: self.host.snapshot(1)['nodes']['target'] == 'n0,r1', 40, 'the gate open')
         opened = time.monotonic() - started
         self.host.wait_rest(1, 310000)
         self.assertLess(opened, 1)
@@ -200,7 +200,7 @@ class Trouble(GuardCase):
             self.assertIn(error.code, (-32004, -32005, -32006, -32007))
         if proxy.lost.is_set():
             self.client.event('store.back')
-        wait_until(lambda: not self.host.journals(), 10, f'the journal gone, with commit {number} lost')
+        wait_until(lambda: not self.host.journals(), 40, f'the journal gone, with commit {number} lost')
         wait_until(lambda: not self.client.call('guard.list')['sessions'], what='the session gone')
         return proxy.lost.is_set()
 
@@ -440,7 +440,7 @@ class Trouble(GuardCase):
         wait_until(lambda: os.path.exists(self.host.log_path), what='a log')
         self.assertIsNone(self.host.daemon.poll())
         os.link(self.host.store_path, self.host.folder + '/later')
-        wait_until(self.host._daemon_answers, 10, 'the daemon')
+        wait_until(self.host._daemon_answers, 40, 'the daemon')
 
 
 if __name__ == '__main__':

@@ -532,7 +532,7 @@ class Restarted(UnannouncedCase):
                 ['unshare', '--net', BUILD + '/p2mguardd-imitated', '--socket', self.host.control, '--log-level', 'debug',
                  '--config', self.host.folder + '/p2mguard.conf'],
                 env=self.host.environment, stdin=subprocess.DEVNULL, stderr=log)
-        wait_until(self.host._daemon_answers, 20, 'the daemon')
+        wait_until(self.host._daemon_answers, 40, 'the daemon')
         self.client = self.host.client()
         self.subscribe()
         self.host.create(BASE)

@@ -248,9 +248,9 @@ class Daemon(ContainerCase):
         self.assertEqual(self.container.show(self.UNIT, 'Type', 'NotifyAccess'), ['notify', 'main'])
         self.assertEqual(self.container.show(self.UNIT, 'StatusText'), 'no sessions')
         self.hold()
-        wait_until(lambda: self.container.show(self.UNIT, 'StatusText') == '1 held', 10, 'the status')
+        wait_until(lambda: self.container.show(self.UNIT, 'StatusText') == '1 held', 40, 'the status')
         pinged = self.container.show(self.UNIT, 'WatchdogTimestampMonotonic')
-        wait_until(lambda: self.container.show(self.UNIT, 'WatchdogTimestampMonotonic') != pinged, 10, 'another ping')
+        wait_until(lambda: self.container.show(self.UNIT, 'WatchdogTimestampMonotonic') != pinged, 40, 'another ping')
         self.container.ctl('reload', self.UNIT)
         self.assertTrue(self.is_active())
         # Killed: nothing stays, and that is so before another daemon begins.
@@ -285,7 +285,7 @@ class Daemon(ContainerCase):
         self.assertEqual((self.container.main_pid(self.UNIT), self.lines_of('thaw')), (pid, []))
         self.assertEqual(self.status(pid)['Seccomp'], '2')
         pinged = self.container.show(self.UNIT, 'WatchdogTimestampMonotonic')
-        wait_until(lambda: self.container.show(self.UNIT, 'WatchdogTimestampMonotonic') != pinged, 20, 'another ping')
+        wait_until(lambda: self.container.show(self.UNIT, 'WatchdogTimestampMonotonic') != pinged, 40, 'another ping')
         self.assertEqual(self.container.show(self.UNIT, 'NRestarts', 'StatusText'), ['0', '1 held'])
         session, = self.host.client().call('guard.list')['sessions']
         self.assertEqual(session['state'], 'held')
@@ -298,9 +298,9 @@ class Daemon(ContainerCase):
         self.start()
         self.hold()
         self.host.mem_set(1, 300000)
-        wait_until(lambda: self.host.target(1).startswith('0'), 10, 'the pin')
+        wait_until(lambda: self.host.target(1).startswith('0'), 40, 'the pin')
         os.kill(self.container.main_pid(self.UNIT), signal.SIGKILL)
-        wait_until(lambda: self.container.show(self.UNIT, 'ActiveState', 'SubState')[0] == 'failed', 20, 'its end')
+        wait_until(lambda: self.container.show(self.UNIT, 'ActiveState', 'SubState')[0] == 'failed', 40, 'its end')
         self.assertEqual(self.host.snapshot(1), {**before, 'target': '300000', 'max_pages': 300000 // 4 + 256})
         self.assertEqual(self.host.journals(), [])
 
@@ -311,7 +311,7 @@ class Daemon(ContainerCase):
         self.hold()
         os.kill(self.host.xenstored.pid, signal.SIGSTOP)
         os.kill(self.container.main_pid(self.UNIT), signal.SIGKILL)
-        wait_until(lambda: self.container.show(self.UNIT, 'SubState') not in ('running', 'stop-post'), 30, 'the thaw\'s end')
+        wait_until(lambda: self.container.show(self.UNIT, 'SubState') not in ('running', 'stop-post'), 40, 'the thaw\'s end')
         os.kill(self.host.xenstored.pid, signal.SIGCONT)
         self.restarted(1)
         self.assertEqual(self.host.snapshot(1), before)
@@ -489,7 +489,7 @@ class Agent(ContainerCase):
 
     def start(self):
         self.container.ctl('start', self.UNIT)
-        wait_until(self.guest.features, 10, 'the features')
+        wait_until(self.guest.features, 40, 'the features')
 
     def kill(self, unit):
         pid = self.container.main_pid(unit)
@@ -507,8 +507,8 @@ class Agent(ContainerCase):
             self.container.ctl('daemon-reload')
 
     def restarted(self, times):
-        wait_until(lambda: self.container.show(self.UNIT, 'NRestarts') == str(times), 20, f'restart {times}')
-        wait_until(self.guest.features, 10, 'the features')
+        wait_until(lambda: self.container.show(self.UNIT, 'NRestarts') == str(times), 40, f'restart {times}')
+        wait_until(self.guest.features, 40, 'the features')
 
     def freeze(self, seq, lease=60):
         self.guest.ask(f'freeze {seq} {lease}')
@@ -548,9 +548,9 @@ class Agent(ContainerCase):
         def free():
             with contextlib.suppress(OSError), open(self.guest.folder + '/free', encoding='ascii') as file:
                 return file.read()
-        self.assertGreater(int(wait_until(free, 10, 'what systemd runs for a hook').split()[1], 16), SYS_ADMIN)
+        self.assertGreater(int(wait_until(free, 40, 'what systemd runs for a hook').split()[1], 16), SYS_ADMIN)
         # With nothing to do it is gone, and is there again when it is needed.
-        wait_until(lambda: self.container.show(self.SYSFS, 'ActiveState') == 'inactive', 20, 'an end when nobody asks')
+        wait_until(lambda: self.container.show(self.SYSFS, 'ActiveState') == 'inactive', 40, 'an end when nobody asks')
         self.assertEqual(self.container.show(self.SYSFS, 'Result'), 'success')
         self.freeze(2)
         self.container.ctl('stop', self.UNIT)
@@ -576,7 +576,7 @@ class Agent(ContainerCase):
         self.start()
         self.freeze(2)
         self.container.ctl('poweroff', '--no-block')
-        wait_until(self.guest.is_restored, 20, 'all put back')
+        wait_until(self.guest.is_restored, 40, 'all put back')
         self.guest.expect('thawed 2')
 
     def test_shut_down_when_it_was_killed(self):
@@ -585,7 +585,7 @@ class Agent(ContainerCase):
         self.freeze(1)
         self.assertTrue(self.kill(self.SYSFS))
         self.container.ctl('poweroff', '--no-block')
-        wait_until(self.guest.is_restored, 20, 'all put back')
+        wait_until(self.guest.is_restored, 40, 'all put back')
         self.guest.expect('thawed 1')
 
     def test_lease(self):
@@ -628,7 +628,7 @@ class Agent(ContainerCase):
         self.replace_sysfs('/bin/false')
         self.kill(self.SYSFS)
         self.kill(self.UNIT)
-        wait_until(lambda: self.container.show(self.UNIT, 'ActiveState') == 'failed', 20, 'its end')
+        wait_until(lambda: self.container.show(self.UNIT, 'ActiveState') == 'failed', 40, 'its end')
         self.assert_free()
         self.assertEqual(self.guest.answer(), 'thawed 1')
 
@@ -709,7 +709,7 @@ class Agent(ContainerCase):
         for seq in range(1, 7):
             begin = time.monotonic()
             self.guest.ask(f'freeze {seq} 60')
-            wait_until(lambda seq=seq: self.guest.answer() == f'frozen {seq}', 10, 'frozen')
+            wait_until(lambda seq=seq: self.guest.answer() == f'frozen {seq}', 40, 'frozen')
             took.append(1000 * (time.monotonic() - begin))
             self.thaw(seq)
         print('# agent: frozen after ' + ', '.join(f'{ms:.0f}' for ms in took) + ' ms', flush=True)
