@@ -197,7 +197,7 @@ class Top(LiveCase):
         top.wait_text('web', absent=['TRY'])
         top.resize(200, 50)
         top.wait_text('web', 'TRY', '1/3')
-        self.assertIn('q quit', top.screen.display[49])
+        wait_until(lambda: top.read(0.1) and 'q quit' in top.screen.display[49], what='the footer in its place')
         top.resize(30, 10)
         top.wait_text('web', absent=['TRY'])
         wait_until(lambda: top.read(0.1) and 'q quit' in top.screen.display[9], what='the footer in its place')

@@ -342,8 +342,9 @@ class Trouble(GuardCase):
         proxy.before_change = written.append
         self.host.mem_set(1, 200000)  # sets max_pages as well
         self.client.event('target.deferred', target_kib=200000)
-        self.assertEqual(written[:2], [SESSIONS + '/1/restore', '/local/domain/1/memory/target'])
-        self.client.event('cap.restored')
+        journal, before_it = SESSIONS + '/1/restore', written[:written.index('/local/domain/1/memory/target')]
+        # One more when max_pages was looked at before the target was there.
+        self.assertIn(before_it, ([journal], [journal, journal]))
         self.end(session)
         self.assertEqual(self.host.snapshot(1), {**before, 'target': '200000', 'max_pages': 50256})
 

@@ -11,7 +11,7 @@ import subprocess
 import time
 import unittest
 
-from fixture import BUILD, HVM, KIND, PATIENCE, SANITIZED, SHUTDOWN, SUSPENDED, wait_until
+from fixture import BUILD, HVM, KIND, PATIENCE, SHUTDOWN, SUSPENDED, wait_until
 from layout import LEAVES
 from test_guard import GuardCase
 
@@ -74,7 +74,7 @@ class UnannouncedCase(GuardCase):
         process.wait()
 
     def seen(self, domid, process):
-        event = self.client.event('migration.seen', timeout=10 if SANITIZED else 5, domid=domid)
+        event = self.client.event('migration.seen', timeout=40, domid=domid)
         self.assertEqual(event['pid'], process.pid)
         return event
 
