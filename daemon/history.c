@@ -201,7 +201,9 @@ void history_note(struct history *history, struct history_event event, int64_t n
             return;
     }
     struct history_event *events = list->entries;
-    event.at_ms = event.since_ms = history_at(history, now_ms);
+    /* That it is gone is told of once it is: that belongs to its end, and not after it. */
+    bool gone = history->phase == HISTORY_GONE;
+    event.at_ms = event.since_ms = gone ? history->entered_ms : history_at(history, now_ms);
     event.count = 1;
     events[list->count++] = event;
 }

@@ -122,19 +122,24 @@ static void test_time_spent_stays_exact(void **state)
     }
 }
 
+static struct history_event event(uint8_t kind, uint8_t reason, uint64_t number)
+{
+    return (struct history_event){.kind = kind, .reason = reason, .numbers = {number, HISTORY_NO_NUMBER}};
+}
+
 static void test_time_ends_with_the_session(void **state)
 {
     struct history *history = *state;
+    size_t count;
 
     history_enter(history, HISTORY_THAWING, BEGUN_MS + 40);
     history_enter(history, HISTORY_GONE, BEGUN_MS + 50);
     assert_int_equal(history_spent_ms(history, HISTORY_THAWING, BEGUN_MS + 9000), 10);
     assert_int_equal(history_spent_ms(history, HISTORY_GONE, BEGUN_MS + 9000), 0);
-}
-
-static struct history_event event(uint8_t kind, uint8_t reason, uint64_t number)
-{
-    return (struct history_event){.kind = kind, .reason = reason, .numbers = {number, HISTORY_NO_NUMBER}};
+    history_note(history, event(1, 0, 0), BEGUN_MS + 51);
+    const struct history_event *events = history_events(history, &count);
+    assert_int_equal(count, 1);
+    assert_int_equal(events[0].at_ms, 50);
 }
 
 static void test_floods_of_events_are_counted(void **state)
