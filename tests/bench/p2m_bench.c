@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/clock.h"
 #include "daemon/session-observe.h"
 #include "daemon/session.h"
 #include "daemon/survey.h"
@@ -144,6 +145,9 @@ static struct session *make_session(struct flock *flock, unsigned domid)
     session->freeze_timer = evtimer_new(flock->host.base, nothing, session);
     session->end_timer = evtimer_new(flock->host.base, nothing, session);
     session->grace_timer = evtimer_new(flock->host.base, nothing, session);
+    session->history = history_new(clock_now_ms());
+    if (!session->history)
+        die("a history");
     struct hypervisor_domain domain;
     struct hypervisor_p2m *p2m = map_guest(flock->host.hypervisor, domid, &domain);
     sight_init(&session->sight, flock->host.hypervisor, flock->host.survey, session_tell_change, &domain);
