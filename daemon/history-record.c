@@ -186,21 +186,32 @@ static json_t *history_show_spent(const struct history *history, int64_t now_ms)
     return object;
 }
 
-json_t *record_last_verdict(const struct session *session)
+void record_write_last_verdict(struct writer *writer, const char *key, const struct session *session)
 {
     size_t count;
     const struct history_event *events = history_events(session->history, &count);
 
-    while (count-- > 0) {
-        const struct history_kind *kind = &history_kinds[events[count].kind];
-        if (strcmp(kind->type, "session.verdict") != 0)
-            continue;
-        return json_pack("{s:s,s:s,s:o,s:I}", "verdict", history_words[events[count].word], "reason",
-                         p2mg_reason_name((enum p2mg_reason)events[count].reason), "attempt",
-                         history_number_or_null(events[count].numbers[0]), "time_ms",
-                         (json_int_t)(session->begun_wall_ms + events[count].at_ms));
+    while (count > 0 && strcmp(history_kinds[events[count - 1].kind].type, "session.verdict") != 0)
+        count--;
+    if (!count) {
+        writer_null(writer, key);
+        return;
     }
-    return json_null();
+    const struct history_event *last = &events[count - 1];
+    writer_begin(writer, key, '{');
+    writer_text(writer, "verdict", history_words[last->word]);
+    writer_text(writer, "reason", p2mg_reason_name((enum p2mg_reason)last->reason));
+    writer_number(writer, "attempt", (int64_t)last->numbers[0]); /* of a verdict it is always known */
+    writer_number(writer, "time_ms", session->begun_wall_ms + last->at_ms);
+    writer_end(writer, '}');
+}
+
+static json_t *record_last_verdict(const struct session *session)
+{
+    struct writer writer = {0};
+
+    record_write_last_verdict(&writer, NULL, session);
+    return writer_take(&writer);
 }
 
 /* How long the session has lasted; that is over when it is gone. */

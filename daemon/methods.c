@@ -59,6 +59,14 @@ void methods_fail_param(struct rpc_call *call, const char *where, const char *wh
                  json_pack("{s:s,s:s,s:s}", "where", where, "what", what, "expected", expected));
 }
 
+static void methods_reply_session(struct rpc_call *call, const struct session *session)
+{
+    struct writer record = {0};
+
+    record_write_session(&record, NULL, session);
+    rpc_reply_text(call, &record);
+}
+
 static void methods_fail_not_held(struct rpc_call *call, struct session *session)
 {
     enum p2mg_reason reason = session->ending;
@@ -195,7 +203,7 @@ void methods_on_held(struct methods *methods, struct session *session)
     struct rpc_call *call;
 
     while ((call = waiter_take(methods, session, WAIT_HELD, 0)))
-        rpc_reply(call, record_session(session));
+        methods_reply_session(call, session);
 }
 
 static void methods_give_verdicts(struct methods *methods, struct session *session, uint64_t check)
@@ -226,7 +234,7 @@ void methods_on_gone(struct methods *methods, struct session *session)
 
     methods_on_not_held(methods, session);
     while ((call = waiter_take(methods, session, WAIT_GONE, 0)))
-        rpc_reply(call, record_session(session));
+        methods_reply_session(call, session);
 }
 
 /* A domain is told of in the caller's words where it has still to be looked up. */
@@ -527,7 +535,7 @@ static void begin_found(struct waiter *waiter, const struct lookup_domain *domai
     if (error)
         begin_fail(waiter, error, session);
     else if (!waiter->wait)
-        rpc_reply(waiter->call, record_session(session));
+        methods_reply_session(waiter->call, session);
     else if (!waiter_new(methods, WAIT_HELD, waiter->call, session, 0))
         session_stop(session, P2MG_REASON_ERROR, P2MG_OUTCOME_UNKNOWN);
 }
@@ -571,13 +579,15 @@ static void waiter_give_verdict(struct rpc_call *call, struct session *session, 
     struct verdict_facts facts;
     struct sight_figures now;
     struct verdict verdict = session_judge(session, store_silent, rpc_call_peer(call)->may_change, &facts, &now);
+    struct writer record = {0};
 
     metrics_count_verdict(&verdict, final);
     if (final)
         record_emit(session, "session.verdict", "{s:s,s:s,s:s,s:I}", "verdict", p2mg_verdict_name(verdict.verdict),
                     "reason", p2mg_reason_name(verdict.reason), "phase", "final", "attempt",
                     (json_int_t)session->attempt);
-    rpc_reply(call, record_verdict(session, &verdict, &facts, &now, final));
+    record_write_verdict(&record, session, &verdict, &facts, &now, final);
+    rpc_reply_text(call, &record);
 }
 
 /* A final verdict uses up attempts. */
@@ -652,7 +662,7 @@ static void run_adopt(struct rpc_call *call, const json_t *params, void *context
         return;
     }
     session_adopt(session, &owner);
-    rpc_reply(call, record_session(session));
+    methods_reply_session(call, session);
 }
 
 static void run_end(struct rpc_call *call, const json_t *params, void *context)
@@ -669,7 +679,7 @@ static void run_end(struct rpc_call *call, const json_t *params, void *context)
     if (!session)
         return;
     if (session_state(session) == P2MG_STATE_GONE) {
-        rpc_reply(call, record_session(session));
+        methods_reply_session(call, session);
         return;
     }
     if (waiter_new(methods, WAIT_GONE, call, session, METHODS_THAW_MS))
@@ -681,23 +691,23 @@ static void run_show(struct rpc_call *call, const json_t *params, void *context)
     struct session *session = methods_session(context, call, params);
 
     if (session)
-        rpc_reply(call, record_session(session));
+        methods_reply_session(call, session);
 }
 
 static void run_list(struct rpc_call *call, const json_t *params, void *context)
 {
     struct methods *methods = context;
-    json_t *list = json_array();
+    struct writer list = {0};
     (void)params;
 
-    for (struct session *session = guard_next(methods->guard, NULL); session && list;
-         session = guard_next(methods->guard, session)) {
-        if (json_array_append_new(list, record_session(session)) < 0) {
-            json_decref(list);
-            list = NULL;
-        }
-    }
-    rpc_reply(call, json_pack("{s:o}", "sessions", list));
+    writer_begin(&list, NULL, '{');
+    writer_begin(&list, "sessions", '[');
+    for (struct session *session = guard_next(methods->guard, NULL); session;
+         session = guard_next(methods->guard, session))
+        record_write_session(&list, NULL, session);
+    writer_end(&list, ']');
+    writer_end(&list, '}');
+    rpc_reply_text(call, &list);
 }
 
 /* Takes both; NULL when memory ran out, now or before. */

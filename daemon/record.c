@@ -10,33 +10,58 @@
 #include "daemon/clock.h"
 #include "daemon/log.h"
 #include "daemon/session-agent.h"
-
-static json_t *record_kib_or_null(uint64_t kib, bool known)
-{
-    return known ? json_integer((json_int_t)kib) : json_null();
-}
+#include "daemon/writer.h"
 
 static uint64_t record_page_kib(const struct session *session)
 {
     return hypervisor_page_kib(session->host->hypervisor);
 }
 
-json_t *record_deferred(const struct session *session)
+static void record_write_known(struct writer *writer, const char *key, uint64_t kib, bool known)
+{
+    if (known)
+        writer_number(writer, key, (int64_t)kib);
+    else
+        writer_null(writer, key);
+}
+
+static void record_write_deferred(struct writer *writer, const char *key, const struct session *session)
 {
     const char *deferred = session->gate.journal.deferred;
 
-    return record_kib_or_null(strtoull(deferred, NULL, 10), *deferred);
+    record_write_known(writer, key, strtoull(deferred, NULL, 10), *deferred);
+}
+
+static void record_write_wanted(struct writer *writer, const char *key, const struct session *session)
+{
+    record_write_known(writer, key, session_wanted_target_kib(session), session->gate.taken);
+}
+
+json_t *record_deferred(const struct session *session)
+{
+    struct writer writer = {0};
+
+    record_write_deferred(&writer, NULL, session);
+    return writer_take(&writer);
 }
 
 json_t *record_wanted(const struct session *session)
 {
-    return record_kib_or_null(session_wanted_target_kib(session), session->gate.taken);
+    struct writer writer = {0};
+
+    record_write_wanted(&writer, NULL, session);
+    return writer_take(&writer);
 }
 
 /* JSON's integers are signed here; a guest may write any 64 bits. */
+static int64_t record_capped(uint64_t number)
+{
+    return number < INT64_MAX ? (int64_t)number : INT64_MAX;
+}
+
 json_t *record_number(uint64_t number)
 {
-    return json_integer(number < INT64_MAX ? (json_int_t)number : INT64_MAX);
+    return json_integer(record_capped(number));
 }
 
 static json_t *record_address(uint64_t address)
@@ -47,12 +72,17 @@ static json_t *record_address(uint64_t address)
     return json_string(text);
 }
 
+static const char *record_print_digest(uint64_t digest, char text[32])
+{
+    snprintf(text, 32, "%016" PRIx64, digest);
+    return text;
+}
+
 json_t *record_digest(uint64_t digest)
 {
     char text[32];
 
-    snprintf(text, sizeof(text), "%016" PRIx64, digest);
-    return json_string(text);
+    return json_string(record_print_digest(digest, text));
 }
 
 json_t *record_place(const struct sharedinfo *info)
@@ -62,24 +92,57 @@ json_t *record_place(const struct sharedinfo *info)
                      record_address(info->pfn_to_mfn_frame_list_list));
 }
 
+static void record_write_physmap(struct writer *writer, const char *key, const struct sight_figures *figures,
+                                 uint64_t page_kib)
+{
+    if (!figures->has_physmap) {
+        writer_null(writer, key);
+        return;
+    }
+    writer_begin(writer, key, '{');
+    writer_number(writer, "highest_kib", record_capped((figures->physmap.max_gfn + 1) * page_kib));
+    writer_number(writer, "on_demand_kib", record_capped(figures->physmap.pod_entries * page_kib));
+    writer_number(writer, "shared_kib", record_capped(figures->shared_kib));
+    writer_number(writer, "paged_kib", record_capped(figures->paged_kib));
+    writer_end(writer, '}');
+}
+
 json_t *record_physmap(const struct sight_figures *figures, uint64_t page_kib)
 {
-    if (!figures->has_physmap)
-        return json_null();
-    return json_pack("{s:o,s:o,s:o,s:o}", "highest_kib", record_number((figures->physmap.max_gfn + 1) * page_kib),
-                     "on_demand_kib", record_number(figures->physmap.pod_entries * page_kib), "shared_kib",
-                     record_number(figures->shared_kib), "paged_kib", record_number(figures->paged_kib));
+    struct writer writer = {0};
+
+    record_write_physmap(&writer, NULL, figures, page_kib);
+    return writer_take(&writer);
+}
+
+/* The members, for an object that may have more. */
+static void record_write_members(struct writer *writer, const struct sight_figures *figures, uint64_t page_kib)
+{
+    char digest[32];
+
+    writer_number(writer, "tot_kib", (int64_t)figures->tot_kib);
+    writer_number(writer, "target_kib", (int64_t)figures->target_kib);
+    record_write_known(writer, "generation", (uint64_t)record_capped(figures->info.p2m_generation),
+                       figures->has_info && figures->info.p2m_cr3);
+    writer_text(writer, "structure", figures->has_structure ? record_print_digest(figures->structure, digest) : NULL);
+    record_write_physmap(writer, "physmap", figures, page_kib);
+    writer_number(writer, "time_ms", figures->time_ms);
+}
+
+static void record_write_figures(struct writer *writer, const char *key, const struct sight_figures *figures,
+                                 uint64_t page_kib)
+{
+    writer_begin(writer, key, '{');
+    record_write_members(writer, figures, page_kib);
+    writer_end(writer, '}');
 }
 
 json_t *record_figures(const struct sight_figures *figures, uint64_t page_kib)
 {
-    bool has_generation = figures->has_info && figures->info.p2m_cr3;
+    struct writer writer = {0};
 
-    return json_pack("{s:I,s:I,s:o,s:o,s:o,s:I}", "tot_kib", (json_int_t)figures->tot_kib, "target_kib",
-                     (json_int_t)figures->target_kib, "generation",
-                     has_generation ? record_number(figures->info.p2m_generation) : json_null(), "structure",
-                     figures->has_structure ? record_digest(figures->structure) : json_null(), "physmap",
-                     record_physmap(figures, page_kib), "time_ms", (json_int_t)figures->time_ms);
+    record_write_figures(&writer, NULL, figures, page_kib);
+    return writer_take(&writer);
 }
 
 static json_t *record_range(const struct p2m *p2m)
@@ -114,110 +177,166 @@ json_t *record_p2m(const struct survey_result *survey)
                      survey->stands ? record_digest(survey->digest) : json_null(), "problem", record_problem(survey));
 }
 
+static void record_write_policy(struct writer *writer, const char *key, const struct p2mg_policy *policy)
+{
+    writer_begin(writer, key, '{');
+    writer_text(writer, "require", p2mg_require_name(policy->require));
+    for (const struct p2mg_policy_member *member = p2mg_policy_members; member->name; member++)
+        writer_number(writer, member->name, p2mg_policy_get(policy, member));
+    writer_end(writer, '}');
+}
+
 json_t *record_policy(const struct p2mg_policy *policy)
 {
-    json_t *object = json_pack("{s:s}", "require", p2mg_require_name(policy->require));
+    struct writer writer = {0};
 
-    for (const struct p2mg_policy_member *member = p2mg_policy_members; member->name && object; member++) {
-        if (json_object_set_new(object, member->name, json_integer(p2mg_policy_get(policy, member))) < 0) {
-            json_decref(object);
-            object = NULL;
-        }
-    }
-    return object;
+    record_write_policy(&writer, NULL, policy);
+    return writer_take(&writer);
 }
 
 /* The gate may have found another target than the watch had told of by then. */
-static json_t *record_steady(const struct session *session)
+static void record_write_steady(struct writer *writer, const char *key, const struct session *session)
 {
-    if (!session->gate.taken)
-        return json_null();
-    return json_integer(strtoull(session->gate.journal.target, NULL, 10) == session->steady_kib ? session->steady_ms
-                                                                                                : 0);
+    bool same = strtoull(session->gate.journal.target, NULL, 10) == session->steady_kib;
+
+    record_write_known(writer, key, same ? (uint64_t)session->steady_ms : 0, session->gate.taken);
 }
 
-/* json_pack frees what it was given with "o" when it fails, and fails when any of it is NULL. */
-json_t *record_session(const struct session *session)
+static void record_write_baseline(struct writer *writer, const char *key, const struct session *session)
 {
-    const struct journal *journal = &session->gate.journal;
+    if (session->has_baseline)
+        record_write_figures(writer, key, &session->sight.baseline, record_page_kib(session));
+    else
+        writer_null(writer, key);
+}
+
+/* Who it is, whose, and what has become of it. */
+static void record_write_identity(struct writer *writer, const struct session *session)
+{
     const struct session_options *options = &session->options;
     bool ended = session->ending != P2MG_REASON_NONE;
-    int64_t left_ms = session->begun_ms + options->policy.max_hold_ms - clock_now_ms();
-    json_t *object = json_pack(
-        "{s:s,s:i,s:s,s:s,s:s,s:s?,s:s?,s:s?,s:s,s:s,s:{s:I,s:I,s:s,s:s?},s:o,s:s?,s:I,s:I}", "session", session->id,
-        "domid", (int)journal->domid, "name", options->name, "uuid", journal->uuid, "state",
-        p2mg_state_name(session_state(session)), "phase", session_phase(session), "reason",
-        ended ? p2mg_reason_name(session->ending) : NULL, "text", ended ? p2mg_reason_text(session->ending) : NULL,
-        "outcome", p2mg_outcome_name(session->outcome), "hold", p2mg_hold_name(options->hold), "owner", "pid",
-        (json_int_t)options->pid, "uid", (json_int_t)options->uid, "via",
-        options->from_xenstore ? "xenstore" : "socket", "caller", *options->caller ? options->caller : NULL, "policy",
-        record_policy(&options->policy), "policy_section", *options->section ? options->section : NULL, "attempt",
-        (json_int_t)session->attempt, "begun_ms", (json_int_t)session->begun_wall_ms);
-    json_t *sizes = json_pack(
-        "{s:o,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:I,s:b,s:I,s:o,s:I,s:o,s:o,s:o}", "held_after_ms",
-        session->held_after_ms < 0 ? json_null() : json_integer(session->held_after_ms), "deadline_in_ms",
-        (json_int_t)(left_ms > 0 ? left_ms : 0), "target_kib",
-        record_kib_or_null(strtoull(journal->target, NULL, 10), session->gate.taken), "target_steady_ms",
-        record_steady(session), "deferred_target_kib", record_deferred(session), "wanted_target_kib",
-        record_wanted(session), "pin_kib", record_kib_or_null(strtoull(journal->pin, NULL, 10), *journal->pin),
-        "offset_kib", session->rest.learned ? json_integer(session->rest.offset_kib) : json_null(), "cap_kib",
-        record_kib_or_null(journal->cap_kib, session->gate.taken), "max_kib",
-        record_kib_or_null(journal->max_kib, session->gate.taken), "baseline",
-        session->has_baseline ? record_figures(&session->sight.baseline, record_page_kib(session)) : json_null(),
-        "tot_kib", (json_int_t)(session->sight.seen.tot_pages * record_page_kib(session)), "suspended",
-        (int)session->sight.seen.suspended, "changes", (json_int_t)session->sight.changes, "generation_changes",
-        record_number(session->sight.generation_steps / 2), "longest_gap_ms", (json_int_t)session->sight.longest_gap_ms,
-        "applied_to", session->applied_to ? json_integer(session->applied_to) : json_null(), "agent",
-        session_agent_record(session), "last_verdict", record_last_verdict(session));
 
-    if (!object || !sizes || json_object_update_missing(object, sizes) < 0) {
-        json_decref(object);
-        object = NULL;
-    }
-    json_decref(sizes);
-    return object;
+    writer_text(writer, "session", session->id);
+    writer_number(writer, "domid", session->gate.journal.domid);
+    writer_text(writer, "name", options->name);
+    writer_text(writer, "uuid", session->gate.journal.uuid);
+    writer_text(writer, "state", p2mg_state_name(session_state(session)));
+    writer_text(writer, "phase", session_phase(session));
+    writer_text(writer, "reason", ended ? p2mg_reason_name(session->ending) : NULL);
+    writer_text(writer, "text", ended ? p2mg_reason_text(session->ending) : NULL);
+    writer_text(writer, "outcome", p2mg_outcome_name(session->outcome));
+    writer_text(writer, "hold", p2mg_hold_name(options->hold));
+    writer_begin(writer, "owner", '{');
+    writer_number(writer, "pid", options->pid);
+    writer_number(writer, "uid", options->uid);
+    writer_text(writer, "via", options->from_xenstore ? "xenstore" : "socket");
+    writer_text(writer, "caller", *options->caller ? options->caller : NULL);
+    writer_end(writer, '}');
+    record_write_policy(writer, "policy", &options->policy);
+    writer_text(writer, "policy_section", *options->section ? options->section : NULL);
+    writer_number(writer, "attempt", session->attempt);
+    writer_number(writer, "begun_ms", session->begun_wall_ms);
+}
+
+static void record_write_sizes(struct writer *writer, const struct session *session)
+{
+    const struct journal *journal = &session->gate.journal;
+    bool taken = session->gate.taken;
+
+    record_write_known(writer, "target_kib", strtoull(journal->target, NULL, 10), taken);
+    record_write_steady(writer, "target_steady_ms", session);
+    record_write_deferred(writer, "deferred_target_kib", session);
+    record_write_wanted(writer, "wanted_target_kib", session);
+    record_write_known(writer, "pin_kib", strtoull(journal->pin, NULL, 10), *journal->pin);
+    if (session->rest.learned)
+        writer_number(writer, "offset_kib", session->rest.offset_kib);
+    else
+        writer_null(writer, "offset_kib");
+    record_write_known(writer, "cap_kib", journal->cap_kib, taken);
+    record_write_known(writer, "max_kib", journal->max_kib, taken);
+}
+
+void record_write_session(struct writer *writer, const char *key, const struct session *session)
+{
+    int64_t left_ms = session->begun_ms + session->options.policy.max_hold_ms - clock_now_ms();
+
+    writer_begin(writer, key, '{');
+    record_write_identity(writer, session);
+    record_write_known(writer, "held_after_ms", (uint64_t)session->held_after_ms, session->held_after_ms >= 0);
+    writer_number(writer, "deadline_in_ms", left_ms > 0 ? left_ms : 0);
+    record_write_sizes(writer, session);
+    record_write_baseline(writer, "baseline", session);
+    writer_number(writer, "tot_kib", (int64_t)(session->sight.seen.tot_pages * record_page_kib(session)));
+    writer_flag(writer, "suspended", session->sight.seen.suspended);
+    writer_number(writer, "changes", (int64_t)session->sight.changes);
+    writer_number(writer, "generation_changes", record_capped(session->sight.generation_steps / 2));
+    writer_number(writer, "longest_gap_ms", session->sight.longest_gap_ms);
+    record_write_known(writer, "applied_to", session->applied_to, session->applied_to);
+    session_agent_write(writer, "agent", session);
+    record_write_last_verdict(writer, "last_verdict", session);
+    writer_end(writer, '}');
+}
+
+json_t *record_session(const struct session *session)
+{
+    struct writer writer = {0};
+
+    record_write_session(&writer, NULL, session);
+    return writer_take(&writer);
+}
+
+static void record_write_against(struct writer *writer, const char *key, const struct verdict_facts *facts)
+{
+    enum p2mg_reason reason;
+
+    writer_begin(writer, key, '[');
+    for (size_t i = 0; (reason = verdict_against(facts, i)) != P2MG_REASON_NONE; i++)
+        writer_text(writer, NULL, p2mg_reason_name(reason));
+    writer_end(writer, ']');
 }
 
 json_t *record_against(const struct verdict_facts *facts)
 {
-    json_t *list = json_array();
-    enum p2mg_reason reason;
+    struct writer writer = {0};
 
-    for (size_t i = 0; list && (reason = verdict_against(facts, i)) != P2MG_REASON_NONE; i++) {
-        if (json_array_append_new(list, json_string(p2mg_reason_name(reason))) < 0) {
-            json_decref(list);
-            list = NULL;
-        }
-    }
-    return list;
+    record_write_against(&writer, NULL, facts);
+    return writer_take(&writer);
 }
 
-static json_t *record_now(const struct session *session, const struct sight_figures *now)
+static void record_write_now(struct writer *writer, const char *key, const struct session *session,
+                             const struct sight_figures *now)
 {
     bool closed = session->gate.taken && !session->gate.open && session_state(session) == P2MG_STATE_HELD;
-    json_t *figures = record_figures(now, record_page_kib(session));
 
-    if (figures && json_object_set_new(figures, "gate", json_string(closed ? "closed" : "open")) < 0) {
-        json_decref(figures);
-        figures = NULL;
-    }
-    return figures;
+    writer_begin(writer, key, '{');
+    record_write_members(writer, now, record_page_kib(session));
+    writer_text(writer, "gate", closed ? "closed" : "open");
+    writer_end(writer, '}');
 }
 
-json_t *record_verdict(const struct session *session, const struct verdict *verdict, const struct verdict_facts *facts,
-                       const struct sight_figures *now, bool final)
+void record_write_verdict(struct writer *writer, const struct session *session, const struct verdict *verdict,
+                          const struct verdict_facts *facts, const struct sight_figures *now, bool final)
 {
-    return json_pack(
-        "{s:s,s:s,s:s,s:s,s:o,s:s,s:I,s:I,s:b,s:o,s:o,s:I,s:I,s:o,s:o}", "session", session->id, "verdict",
-        p2mg_verdict_name(verdict->verdict), "reason", p2mg_reason_name(verdict->reason), "text",
-        p2mg_reason_text(verdict->reason), "against", record_against(facts), "phase", final ? "final" : "precopy",
-        "attempt", (json_int_t)session->attempt, "attempts", (json_int_t)session->options.policy.attempts, "suspended",
-        (int)session->sight.seen.suspended, "baseline",
-        session->has_baseline ? record_figures(&session->sight.baseline, record_page_kib(session)) : json_null(), "now",
-        record_now(session, now), "longest_gap_ms", (json_int_t)facts->longest_gap_ms, "max_gap_ms",
-        (json_int_t)facts->max_gap_ms, "deferred_target_kib", record_deferred(session), "backoff_ms",
-        verdict->verdict == P2MG_VERDICT_RETRY ? json_integer(session_backoff_ms(session, session->attempt + 1))
-                                               : json_null());
+    bool retry = verdict->verdict == P2MG_VERDICT_RETRY;
+
+    writer_begin(writer, NULL, '{');
+    writer_text(writer, "session", session->id);
+    writer_text(writer, "verdict", p2mg_verdict_name(verdict->verdict));
+    writer_text(writer, "reason", p2mg_reason_name(verdict->reason));
+    writer_text(writer, "text", p2mg_reason_text(verdict->reason));
+    record_write_against(writer, "against", facts);
+    writer_text(writer, "phase", final ? "final" : "precopy");
+    writer_number(writer, "attempt", session->attempt);
+    writer_number(writer, "attempts", session->options.policy.attempts);
+    writer_flag(writer, "suspended", session->sight.seen.suspended);
+    record_write_baseline(writer, "baseline", session);
+    record_write_now(writer, "now", session, now);
+    writer_number(writer, "longest_gap_ms", facts->longest_gap_ms);
+    writer_number(writer, "max_gap_ms", facts->max_gap_ms);
+    record_write_deferred(writer, "deferred_target_kib", session);
+    record_write_known(writer, "backoff_ms", retry ? (uint64_t)session_backoff_ms(session, session->attempt + 1) : 0,
+                       retry);
+    writer_end(writer, '}');
 }
 
 json_t *record_agent(const struct agent_view *view)

@@ -10,13 +10,17 @@
 #include <jansson.h>
 
 #include "daemon/session.h"
+#include "daemon/writer.h"
 
 /* What stands in the nodes of a guest's agent; null when there is none. */
 json_t *record_agent(const struct agent_view *view);
 
+/* A session, and a verdict on it: asked for again and again, and so written without a tree (writer.h). */
+void record_write_session(struct writer *writer, const char *key, const struct session *session);
+void record_write_verdict(struct writer *writer, const struct session *session, const struct verdict *verdict,
+                          const struct verdict_facts *facts, const struct sight_figures *now, bool final);
+
 json_t *record_session(const struct session *session);
-json_t *record_verdict(const struct session *session, const struct verdict *verdict, const struct verdict_facts *facts,
-                       const struct sight_figures *now, bool final);
 json_t *record_policy(const struct p2mg_policy *policy);
 json_t *record_figures(const struct sight_figures *figures, uint64_t page_kib);
 json_t *record_p2m(const struct survey_result *survey);
@@ -43,7 +47,7 @@ json_t *record_history_summary(const struct session *session);
 void record_note(const struct session *session, const char *type, const json_t *fields);
 
 /* The last final verdict that was given, or null. */
-json_t *record_last_verdict(const struct session *session);
+void record_write_last_verdict(struct writer *writer, const char *key, const struct session *session);
 
 /* Emits an event about a session; `format` and what follows are json_pack's, for an object of further members. */
 void record_emit(const struct session *session, const char *type, const char *format, ...);

@@ -7,6 +7,7 @@
 #include <sys/queue.h>
 
 #include "daemon/text.h"
+#include "daemon/writer.h"
 #include "protocol/names.h"
 
 /*
@@ -93,6 +94,10 @@ struct problem {
 /* How long an id is as JSON text; 0 when it is of no valid type. */
 static size_t id_size(const json_t *id)
 {
+    char number[WRITER_NUMBER_MAX];
+
+    if (json_is_integer(id))
+        return writer_print_number(json_integer_value(id), number);
     if (!json_is_string(id) && !json_is_number(id) && !json_is_null(id))
         return 0;
     return json_dumpb(id, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY);
@@ -103,8 +108,10 @@ static void id_write(const json_t *id, char text[ID_MAX_BYTES + 1])
 {
     size_t size = id_size(id);
 
-    if (size == 0 || size > ID_MAX_BYTES ||
-        json_dumpb(id, text, ID_MAX_BYTES, JSON_COMPACT | JSON_ENCODE_ANY) != size) {
+    if (json_is_integer(id)) {
+        writer_print_number(json_integer_value(id), text);
+    } else if (size == 0 || size > ID_MAX_BYTES ||
+               json_dumpb(id, text, ID_MAX_BYTES, JSON_COMPACT | JSON_ENCODE_ANY) != size) {
         memcpy(text, "null", sizeof "null");
         return;
     }
@@ -127,63 +134,19 @@ static json_t *error_make(int code, const char *message, json_t *data)
     return error;
 }
 
-struct text {
-    char *bytes;
-    size_t used, room;
-    bool failed;
-};
-
-static int text_append(const char *bytes, size_t length, void *context)
+/* A whole response with its newline. What is left of `value` when memory ran out makes it a failed one. */
+static void response_write(struct writer *line, const char *id, const char *member, const struct writer *value)
 {
-    struct text *text = context;
-    size_t room = text->room > 0 ? text->room : 512;
-    char *larger;
+    static const char begin[] = "{\"jsonrpc\":\"2.0\",\"id\":";
 
-    while (room - text->used <= length)
-        room *= 2;
-    larger = room > text->room ? realloc(text->bytes, room) : text->bytes;
-    if (larger == NULL) {
-        text->failed = true;
-        return -1;
-    }
-    text->bytes = larger;
-    text->room = room;
-    memcpy(text->bytes + text->used, bytes, length);
-    text->used += length;
-    return 0;
-}
-
-/*
- * JSON as text, for the caller to free; NULL when memory ran out. Not json_dumps, which leaves out a member's name, and
- * goes on, when memory runs out right there.
- */
-static char *text_encode(const json_t *value)
-{
-    struct text text = {0};
-
-    if (value == NULL || json_dump_callback(value, text_append, &text, JSON_COMPACT | JSON_ENCODE_ANY) < 0 ||
-        text.failed || text_append("", 1, &text) < 0) {
-        free(text.bytes);
-        return NULL;
-    }
-    return text.bytes;
-}
-
-/* A whole response with its newline, for the caller to free; NULL when memory ran out. */
-static char *response_encode(const char *id, const char *member, const json_t *value, size_t *length)
-{
-    char *encoded = text_encode(value);
-    char *line = NULL;
-    int printed;
-
-    if (encoded == NULL)
-        return NULL;
-    printed = asprintf(&line, "{\"jsonrpc\":\"2.0\",\"id\":%s,\"%s\":%s}\n", id, member, encoded);
-    free(encoded);
-    if (printed < 0)
-        return NULL;
-    *length = (size_t)printed;
-    return line;
+    line->failed = value->failed;
+    writer_bytes(line, begin, sizeof begin - 1);
+    writer_bytes(line, id, strlen(id));
+    writer_bytes(line, ",\"", 2);
+    writer_bytes(line, member, strlen(member));
+    writer_bytes(line, "\":", 2);
+    writer_bytes(line, value->text, value->used);
+    writer_bytes(line, "}\n", 2);
 }
 
 /* ---- Batches ---- */
@@ -311,31 +274,49 @@ static void answer_write_minimal(const struct addressee *to, const char *what)
     answer_write(to, line, (size_t)length);
 }
 
-/* Answers with a result or an error, or with as little as says that this could not be done. Steals `value`. */
-static void answer_send(const struct addressee *to, const char *member, json_t *value)
+/* Nobody waits for the answer; a batch counts what it would have cost all the same. */
+static void answer_drop(const struct addressee *to, size_t length)
 {
-    size_t length = 0;
-    char *line;
+    if (to->batch != NULL && to->batch->channel != NULL)
+        to->batch->unwanted += length;
+    if (to->batch != NULL)
+        batch_entry_end(to->batch, to->reserved);
+    else if (to->channel != NULL)
+        answer_write(to, "", 0);
+}
+
+/* Answers with a result or an error, or with as little as says that this could not be done. */
+static void answer_send_text(const struct addressee *to, const char *member, const struct writer *value)
+{
+    struct writer line = {0};
 
     if (to->channel == NULL || to->id == NULL) {
-        if (to->batch != NULL && to->batch->channel != NULL)
-            to->batch->unwanted += json_dumpb(value, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY);
-        json_decref(value);
-        if (to->batch != NULL)
-            batch_entry_end(to->batch, to->reserved);
-        else if (to->channel != NULL)
-            answer_write(to, "", 0);
+        answer_drop(to, value->used);
         return;
     }
-    line = response_encode(to->id, member, value, &length);
-    json_decref(value);
-    if (line == NULL)
+    response_write(&line, to->id, member, value);
+    if (line.failed)
         answer_write_minimal(to, NO_MEMORY);
-    else if (!answer_fits(to, length))
+    else if (!answer_fits(to, line.used))
         answer_write_minimal(to, NO_ROOM);
     else
-        answer_write(to, line, length);
-    free(line);
+        answer_write(to, line.text, line.used);
+    writer_clear(&line);
+}
+
+/* The same; steals `value`, which is NULL when memory ran out. */
+static void answer_send(const struct addressee *to, const char *member, json_t *value)
+{
+    struct writer text = {0};
+
+    if (to->channel == NULL || to->id == NULL) {
+        answer_drop(to, json_dumpb(value, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY));
+        json_decref(value);
+        return;
+    }
+    writer_value(&text, NULL, value);
+    answer_send_text(to, member, &text);
+    writer_clear(&text);
 }
 
 static void answer_send_error(const struct addressee *to, int code, const char *message, json_t *data)
@@ -384,8 +365,11 @@ static int answer_code(const char *member, const json_t *value)
     return value != NULL ? (int)json_integer_value(json_object_get(value, "code")) : P2MG_ERROR_INTERNAL;
 }
 
-/* The call is out of every list before its answer is written: whoever gets that sees the counts as they are then. */
-static void call_end(struct rpc_call *call, const char *member, json_t *value)
+/*
+ * The call is out of every list before its answer is written: whoever gets that sees the counts as they are then. Where
+ * the answer goes; its id is the call's.
+ */
+static struct addressee call_leave(struct rpc_call *call, int code)
 {
     struct addressee to = {.channel = call->channel,
                            .batch = call->batch,
@@ -398,7 +382,14 @@ static void call_end(struct rpc_call *call, const char *member, json_t *value)
             call->channel->pending--;
     }
     if (call->ended != NULL)
-        call->ended(call->ended_context, call->method, answer_code(member, value));
+        call->ended(call->ended_context, call->method, code);
+    return to;
+}
+
+static void call_end(struct rpc_call *call, const char *member, json_t *value)
+{
+    struct addressee to = call_leave(call, answer_code(member, value));
+
     answer_send(&to, member, value);
     free(call);
 }
@@ -409,6 +400,18 @@ void rpc_reply(struct rpc_call *call, json_t *result)
         call_end(call, "result", result);
     else
         rpc_fail(call, P2MG_ERROR_INTERNAL, "Internal error", json_pack("{s:s}", "what", NO_MEMORY));
+}
+
+void rpc_reply_text(struct rpc_call *call, struct writer *result)
+{
+    if (result->failed) {
+        rpc_reply(call, NULL);
+    } else {
+        struct addressee to = call_leave(call, 0);
+        answer_send_text(&to, "result", result);
+        free(call);
+    }
+    writer_clear(result);
 }
 
 void rpc_fail(struct rpc_call *call, int code, const char *message, json_t *data)
@@ -823,18 +826,17 @@ void rpc_channel_free(struct rpc_channel *channel)
 
 void rpc_channel_notify(struct rpc_channel *channel, const char *method, const json_t *params)
 {
-    char *encoded = text_encode(params);
-    char *line = NULL;
-    int length = -1;
+    static const char begin[] = "{\"jsonrpc\":\"2.0\",\"method\":\"", middle[] = "\",\"params\":";
+    struct writer line = {0};
 
-    if (encoded != NULL)
-        length = asprintf(&line, "{\"jsonrpc\":\"2.0\",\"method\":\"%s\",\"params\":%s}\n", method, encoded);
-    free(encoded);
-    if (length < 0)
-        return;
-    if (length <= P2MG_REPLY_MAX_BYTES)
-        channel->write(channel->write_context, line, (size_t)length);
-    free(line);
+    writer_bytes(&line, begin, sizeof begin - 1);
+    writer_bytes(&line, method, strlen(method));
+    writer_bytes(&line, middle, sizeof middle - 1);
+    writer_value(&line, NULL, json_incref((json_t *)(uintptr_t)params));
+    writer_bytes(&line, "}\n", 2);
+    if (!line.failed && line.used <= P2MG_REPLY_MAX_BYTES)
+        channel->write(channel->write_context, line.text, line.used);
+    writer_clear(&line);
 }
 
 size_t rpc_channel_pending(const struct rpc_channel *channel)

@@ -15,6 +15,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "daemon/writer.h"
+
 /* Who asks, as SO_PEERCRED told when the connection was made. */
 struct rpc_peer {
     uint64_t connection; /* never used twice in a daemon's life */
@@ -111,6 +113,9 @@ struct rpc_channel *rpc_call_channel(const struct rpc_call *call);
  * as -32603 instead.
  */
 void rpc_reply(struct rpc_call *call, json_t *result);
+
+/* The same with a result that is text already; clears the writer. */
+void rpc_reply_text(struct rpc_call *call, struct writer *result);
 void rpc_fail(struct rpc_call *call, int code, const char *message, json_t *data);
 
 #endif

@@ -70,15 +70,29 @@ static const char *session_agent_state(const struct session *session)
     return session_agent_has_answered(session) ? p2mg_answer_name(agent->view.answer.kind) : "silent";
 }
 
-json_t *session_agent_record(const struct session *session)
+void session_agent_write(struct writer *writer, const char *key, const struct session *session)
 {
     const struct session_agent *agent = &session->agent;
+    const char *version = agent->view.features.version;
 
-    if (!agent->asked)
-        return json_null();
-    return json_pack("{s:s,s:I,s:s?,s:s?}", "state", session_agent_state(session), "seq", (json_int_t)agent->seq,
-                     "version", *agent->view.features.version ? agent->view.features.version : NULL, "text",
-                     session_agent_says(session, P2MG_ANSWER_REFUSED) ? agent->view.answer.text : NULL);
+    if (!agent->asked) {
+        writer_null(writer, key);
+        return;
+    }
+    writer_begin(writer, key, '{');
+    writer_text(writer, "state", session_agent_state(session));
+    writer_number(writer, "seq", agent->seq);
+    writer_text(writer, "version", *version ? version : NULL);
+    writer_text(writer, "text", session_agent_says(session, P2MG_ANSWER_REFUSED) ? agent->view.answer.text : NULL);
+    writer_end(writer, '}');
+}
+
+static json_t *session_agent_record(const struct session *session)
+{
+    struct writer writer = {0};
+
+    session_agent_write(&writer, NULL, session);
+    return writer_take(&writer);
 }
 
 /* ---- hearing ---- */

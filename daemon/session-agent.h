@@ -8,9 +8,8 @@
 #ifndef P2MGUARD_SESSION_AGENT_H
 #define P2MGUARD_SESSION_AGENT_H
 
-#include <jansson.h>
-
 #include "daemon/session.h"
+#include "daemon/writer.h"
 
 int session_agent_make_timers(struct session *session);
 void session_agent_free_timers(struct session *session);
@@ -35,6 +34,6 @@ bool session_agent_holds(const struct session *session);
 enum p2mg_reason session_agent_reason(const struct session *session);
 
 /* For clients: null when it was never asked. */
-json_t *session_agent_record(const struct session *session);
+void session_agent_write(struct writer *writer, const char *key, const struct session *session);
 
 #endif

@@ -28,9 +28,10 @@ static size_t character_announced(unsigned char first)
     return first >= 0xf0 && first < 0xf5 ? 4 : 0;
 }
 
-/* How many bytes the character at `at` has; 0 when there is none. Never looks beyond the end of the text. */
-static size_t character_bytes(const unsigned char *at)
+/* Never looks beyond the end of the text. */
+size_t text_character_bytes(const char *text)
 {
+    const unsigned char *at = (const unsigned char *)text;
     size_t bytes = character_announced(at[0]);
 
     for (size_t i = 1; i < bytes; i++) {
@@ -46,15 +47,13 @@ static size_t character_bytes(const unsigned char *at)
 
 void text_make_utf8(char *text)
 {
-    unsigned char *at = (unsigned char *)text;
-
-    while (*at != '\0') {
-        size_t bytes = character_bytes(at);
+    while (*text != '\0') {
+        size_t bytes = text_character_bytes(text);
 
         if (bytes == 0) {
-            *at = '?';
+            *text = '?';
             bytes = 1;
         }
-        at += bytes;
+        text += bytes;
     }
 }

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * JSON written straight into text, for the answers that callers ask for again and again: no tree is built of it first.
+ *
+ * Values come one after the other, in an object each with its key, a name in this program that needs no escapes. When
+ * memory runs out, nothing more is written, and `failed` says so. Texts are UTF-8; a byte that is none becomes a
+ * question mark. Any thread, each with a writer of its own.
+ */
+#ifndef P2MGUARD_WRITER_H
+#define P2MGUARD_WRITER_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* All zeros to begin with. */
+struct writer {
+    char *text; /* `used` bytes, without an end */
+    size_t used, room;
+    bool failed;
+};
+
+/* Frees the text. */
+void writer_clear(struct writer *writer);
+
+/* As it is, without a comma before it. */
+void writer_bytes(struct writer *writer, const char *bytes, size_t length);
+
+/* `key` is NULL in an array, and at the top. `bracket` is '{' or '['; the end takes '}' or ']'. */
+void writer_begin(struct writer *writer, const char *key, char bracket);
+void writer_end(struct writer *writer, char bracket);
+
+/* NULL is null. */
+void writer_text(struct writer *writer, const char *key, const char *text);
+void writer_number(struct writer *writer, const char *key, int64_t number);
+void writer_flag(struct writer *writer, const char *key, bool flag);
+void writer_null(struct writer *writer, const char *key);
+
+/* Steals the value; NULL is one that memory ran out for. */
+void writer_value(struct writer *writer, const char *key, json_t *value);
+
+/* What was written as a tree, for those who want to add to it; NULL when memory ran out. Frees the text. */
+json_t *writer_take(struct writer *writer);
+
+/* The number as text, without an end; how many bytes it has. */
+#define WRITER_NUMBER_MAX 20
+size_t writer_print_number(int64_t number, char text[WRITER_NUMBER_MAX]);
+
+#endif
