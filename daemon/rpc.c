@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/queue.h>
 
+#include "daemon/repeat.h"
 #include "daemon/text.h"
 #include "daemon/writer.h"
 #include "protocol/names.h"
@@ -44,6 +45,7 @@ struct rpc_channel {
     struct call_list calls;
     struct batch_list batches;
     size_t pending;
+    struct repeat repeat;
 };
 
 /*
@@ -761,8 +763,12 @@ static void channel_reject_text(struct rpc_channel *channel, json_error_t *error
 void rpc_channel_take_line(struct rpc_channel *channel, const char *line, size_t length)
 {
     json_error_t error = {0};
-    json_t *message = json_loadb(line, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    json_t *message = repeat_find(&channel->repeat, line, length);
 
+    if (message == NULL) {
+        message = json_loadb(line, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+        repeat_keep(&channel->repeat, line, length, message);
+    }
     if (message == NULL)
         channel_reject_text(channel, &error);
     else if (json_is_array(message))
@@ -821,6 +827,7 @@ void rpc_channel_free(struct rpc_channel *channel)
         LIST_REMOVE(batch, link);
         batch->channel = NULL;
     }
+    repeat_clear(&channel->repeat);
     free(channel);
 }
 
