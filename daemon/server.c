@@ -245,12 +245,27 @@ static void connection_finish(struct connection *connection)
 
 /* ---- Lines ---- */
 
+/*
+ * What the peer's buffer has room for is sent at once: to queue it takes the loop another turn, and three more system
+ * calls. How much that was; an error is the stream's to find, in what is queued.
+ */
+static size_t connection_send(struct connection *connection, const char *line, size_t length)
+{
+    ssize_t sent;
+
+    if (connection_queued(connection) > 0)
+        return 0;
+    sent = send(bufferevent_getfd(connection->stream), line, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return sent > 0 ? (size_t)sent : 0;
+}
+
 /* rpc_write: may run inside a method, so that nothing may be closed here. */
 static void connection_write(void *context, const char *line, size_t length)
 {
     struct connection *connection = context;
+    size_t sent = length > 0 && !connection->mute ? connection_send(connection, line, length) : length;
 
-    if (length > 0 && !connection->mute && bufferevent_write(connection->stream, line, length) < 0)
+    if (sent < length && bufferevent_write(connection->stream, line + sent, length - sent) < 0)
         connection->broken = true;
     if (connection->ended || connection->paused || connection->broken)
         event_active(connection->wake, EV_WRITE, 1);
