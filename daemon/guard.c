@@ -953,13 +953,11 @@ int guard_begin(struct guard *guard, uint16_t domid, const struct session_option
         return error;
     if (domain.dying)
         return -ESRCH;
-    /* Before the session's first job: what is written from the gate's closing on must not be missed. */
-    guard_watch(guard, domid, false, true);
     error = session_new(session, &guard->host, &domain, options);
-    if (error) {
-        guard_watch(guard, domid, false, false);
+    if (error)
         return error;
-    }
+    /* After the session's first job, which is to close the gate: a watch fires when it is set, so nothing is missed. */
+    guard_watch(guard, domid, false, true);
     guard_link(guard, *session);
     observations_guarded(guard->observations, domid, (*session)->id);
     if (!guard->polling)
@@ -970,9 +968,11 @@ int guard_begin(struct guard *guard, uint16_t domid, const struct session_option
 
 struct session *guard_find(struct guard *guard, const char *id)
 {
-    for (struct session *session = guard->live; session; session = session->next)
-        if (strcmp(session->id, id) == 0)
-            return session;
+    unsigned long domid = strtoul(id, NULL, 10); /* an id begins with it */
+    struct session *live = domid <= UINT16_MAX ? guard->by_domid[domid] : NULL;
+
+    if (live && strcmp(live->id, id) == 0)
+        return live;
     for (size_t i = 0; i < GUARD_REMEMBERED; i++)
         if (guard->gone[i] && strcmp(guard->gone[i]->id, id) == 0)
             return guard->gone[i];

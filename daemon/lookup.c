@@ -18,6 +18,7 @@ struct lookup {
     lookup_done *done;
     void *context;
     bool all;
+    enum lookup_depth depth;
     char wanted[SESSION_NAME_MAX];
     struct lookup_domain *domains;
     size_t count, room;
@@ -68,6 +69,20 @@ static bool lookup_is_domid(const struct lookup *lookup, unsigned long *domid)
     return lookup->wanted[0] >= '0' && lookup->wanted[0] <= '9' && *end == '\0';
 }
 
+static int lookup_read(enum lookup_depth depth, struct store *store, struct lookup_domain *found)
+{
+    uint16_t domid = found->domain.domid;
+
+    if (depth >= LOOKUP_TARGET)
+        found->has_target = lookup_read_kib(store, domid, "memory/target", &found->target_kib);
+    if (depth < LOOKUP_EVERYTHING)
+        return 0;
+    found->has_static_max = lookup_read_kib(store, domid, "memory/static-max", &found->static_max_kib);
+    lookup_read_perms(store, domid, "memory", found->memory_perms);
+    lookup_read_perms(store, domid, "memory/target", found->target_perms);
+    return agent_look(store, domid, &found->agent);
+}
+
 static int lookup_take(struct lookup *lookup, const struct worker_tools *tools, const struct hypervisor_domain *domain)
 {
     char name[SESSION_NAME_MAX];
@@ -83,13 +98,7 @@ static int lookup_take(struct lookup *lookup, const struct worker_tools *tools, 
     if (!found)
         return -ENOMEM;
     strcpy(found->name, name);
-    found->has_target = lookup_read_kib(tools->store, domain->domid, "memory/target", &found->target_kib);
-    if (lookup->all)
-        return 0;
-    found->has_static_max = lookup_read_kib(tools->store, domain->domid, "memory/static-max", &found->static_max_kib);
-    lookup_read_perms(tools->store, domain->domid, "memory", found->memory_perms);
-    lookup_read_perms(tools->store, domain->domid, "memory/target", found->target_perms);
-    return agent_look(tools->store, domain->domid, &found->agent);
+    return lookup_read(lookup->depth, tools->store, found);
 }
 
 /* The domain of this domid alone: a domid goes before a name, as in xl. */
@@ -151,7 +160,7 @@ int lookup_exists(const struct worker_tools *tools, const char *wanted)
     return lookup.error;
 }
 
-struct lookup *lookup_new(const char *wanted, lookup_done *done, void *context)
+struct lookup *lookup_new(const char *wanted, enum lookup_depth depth, lookup_done *done, void *context)
 {
     struct lookup *lookup = calloc(1, sizeof(*lookup));
 
@@ -162,6 +171,7 @@ struct lookup *lookup_new(const char *wanted, lookup_done *done, void *context)
     lookup->done = done;
     lookup->context = context;
     lookup->all = !wanted;
+    lookup->depth = depth;
     /* Longer than any name: it will not be found, which is right. */
     if (wanted)
         snprintf(lookup->wanted, sizeof(lookup->wanted), "%s", wanted);

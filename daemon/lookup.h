@@ -17,12 +17,21 @@
 #include "daemon/session.h"
 #include "daemon/worker.h"
 
+/* How much is read of a domain; each has what the one before it has. */
+enum lookup_depth {
+    LOOKUP_NAME,
+    LOOKUP_TARGET,
+    LOOKUP_EVERYTHING,
+};
+
 struct lookup_domain {
     struct hypervisor_domain domain;
     char name[SESSION_NAME_MAX]; /* "" when it has none that fits */
-    bool has_target, has_static_max;
-    uint64_t target_kib, static_max_kib;
-    struct agent_view agent;                                           /* of one domain; not looked at for all */
+    bool has_target;             /* LOOKUP_TARGET */
+    uint64_t target_kib;
+    bool has_static_max; /* LOOKUP_EVERYTHING; so is what follows */
+    uint64_t static_max_kib;
+    struct agent_view agent;
     char memory_perms[STORE_PERMS_MAX], target_perms[STORE_PERMS_MAX]; /* "" when there is no such node */
 };
 
@@ -38,7 +47,7 @@ int lookup_exists(const struct worker_tools *tools, const char *wanted);
  * Looks for one domain, or for all with a NULL `wanted`. Once begun it frees itself after `done`, which is called in
  * any case; on a large host it takes several turns at the worker.
  */
-struct lookup *lookup_new(const char *wanted, lookup_done *done, void *context);
+struct lookup *lookup_new(const char *wanted, enum lookup_depth depth, lookup_done *done, void *context);
 void lookup_begin(struct lookup *lookup, struct worker *worker);
 
 /* Of one that has not been begun. Accepts NULL. */

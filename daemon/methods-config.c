@@ -189,5 +189,5 @@ void run_domain_policy(struct rpc_call *call, const json_t *params, void *contex
     char *wanted = methods_domain_text(call, params);
 
     if (wanted)
-        methods_look_up(context, call, wanted, domain_policy_found);
+        methods_look_up(context, call, wanted, LOOKUP_NAME, domain_policy_found);
 }

@@ -123,7 +123,7 @@ static void domain_show_found(struct waiter *waiter, const struct lookup_domain 
 void run_domain_list(struct rpc_call *call, const json_t *params, void *context)
 {
     (void)params;
-    methods_look_up(context, call, NULL, domain_list_found);
+    methods_look_up(context, call, NULL, LOOKUP_TARGET, domain_list_found);
 }
 
 void run_domain_show(struct rpc_call *call, const json_t *params, void *context)
@@ -131,5 +131,5 @@ void run_domain_show(struct rpc_call *call, const json_t *params, void *context)
     char *wanted = methods_domain_text(call, params);
 
     if (wanted)
-        methods_look_up(context, call, wanted, domain_show_found);
+        methods_look_up(context, call, wanted, LOOKUP_EVERYTHING, domain_show_found);
 }

@@ -76,7 +76,7 @@ void methods_fail_param(struct rpc_call *call, const char *where, const char *wh
 char *methods_domain_text(struct rpc_call *call, const json_t *params);
 
 /* Takes `wanted` (NULL: all domains). NULL and the call failed when memory runs out. */
-struct waiter *methods_look_up(struct methods *methods, struct rpc_call *call, char *wanted,
+struct waiter *methods_look_up(struct methods *methods, struct rpc_call *call, char *wanted, enum lookup_depth depth,
                                void (*found)(struct waiter *, const struct lookup_domain *, size_t));
 
 /* methods-config.c */

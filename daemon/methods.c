@@ -140,7 +140,9 @@ static void waiter_on_timer(evutil_socket_t fd, short what, void *context)
     switch (waiter->kind) {
     case WAIT_LOOKUP:
         methods_fail(call, P2MG_ERROR_STORE, "xenstored does not answer",
-                     methods_what("xenstored did not answer within 2 s"));
+                     methods_what(clock_now_ms() < waiter->until_ms ? "xenstored did not answer within 2 s"
+                                                                    : "so much was asked of xenstored before that this "
+                                                                      "had not had its turn after 30 s"));
         if (!waiter->caller)
             return; /* stays until its lookup comes back */
         break;
@@ -381,7 +383,7 @@ char *methods_domain_text(struct rpc_call *call, const json_t *params)
     return text;
 }
 
-struct waiter *methods_look_up(struct methods *methods, struct rpc_call *call, char *wanted,
+struct waiter *methods_look_up(struct methods *methods, struct rpc_call *call, char *wanted, enum lookup_depth depth,
                                void (*found)(struct waiter *, const struct lookup_domain *, size_t))
 {
     struct waiter *waiter = waiter_new(methods, WAIT_LOOKUP, call, NULL, METHODS_STORE_MS);
@@ -392,7 +394,7 @@ struct waiter *methods_look_up(struct methods *methods, struct rpc_call *call, c
     }
     waiter->wanted = wanted;
     waiter->found = found;
-    waiter->lookup = lookup_new(wanted, methods_on_lookup, waiter);
+    waiter->lookup = lookup_new(wanted, depth, methods_on_lookup, waiter);
     if (!waiter->lookup || methods_queue_lookup(methods, waiter)) {
         lookup_free(waiter->lookup);
         methods_fail_errno(call, -ENOMEM);
@@ -551,7 +553,7 @@ static void run_begin(struct rpc_call *call, const json_t *params, void *context
     char *wanted = methods_domain_text(call, params);
     if (!wanted)
         return;
-    struct waiter *waiter = methods_look_up(methods, call, wanted, begin_found);
+    struct waiter *waiter = methods_look_up(methods, call, wanted, LOOKUP_NAME, begin_found);
     if (waiter) {
         waiter->options = options;
         waiter->named = named;
