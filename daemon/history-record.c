@@ -199,8 +199,8 @@ void record_write_last_verdict(struct writer *writer, const char *key, const str
     }
     const struct history_event *last = &events[count - 1];
     writer_begin(writer, key, '{');
-    writer_text(writer, "verdict", history_words[last->word]);
-    writer_text(writer, "reason", p2mg_reason_name((enum p2mg_reason)last->reason));
+    writer_plain(writer, "verdict", history_words[last->word]);
+    writer_plain(writer, "reason", p2mg_reason_name((enum p2mg_reason)last->reason));
     writer_number(writer, "attempt", (int64_t)last->numbers[0]); /* of a verdict it is always known */
     writer_number(writer, "time_ms", session->begun_wall_ms + last->at_ms);
     writer_end(writer, '}');

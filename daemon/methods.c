@@ -61,10 +61,8 @@ void methods_fail_param(struct rpc_call *call, const char *where, const char *wh
 
 static void methods_reply_session(struct rpc_call *call, const struct session *session)
 {
-    struct writer record = {0};
-
-    record_write_session(&record, NULL, session);
-    rpc_reply_text(call, &record);
+    record_write_session(rpc_text_begin(call), NULL, session);
+    rpc_text_end(call);
 }
 
 static void methods_fail_not_held(struct rpc_call *call, struct session *session)
@@ -581,15 +579,14 @@ static void waiter_give_verdict(struct rpc_call *call, struct session *session, 
     struct verdict_facts facts;
     struct sight_figures now;
     struct verdict verdict = session_judge(session, store_silent, rpc_call_peer(call)->may_change, &facts, &now);
-    struct writer record = {0};
 
     metrics_count_verdict(&verdict, final);
     if (final)
         record_emit(session, "session.verdict", "{s:s,s:s,s:s,s:I}", "verdict", p2mg_verdict_name(verdict.verdict),
                     "reason", p2mg_reason_name(verdict.reason), "phase", "final", "attempt",
                     (json_int_t)session->attempt);
-    record_write_verdict(&record, session, &verdict, &facts, &now, final);
-    rpc_reply_text(call, &record);
+    record_write_verdict(rpc_text_begin(call), session, &verdict, &facts, &now, final);
+    rpc_text_end(call);
 }
 
 /* A final verdict uses up attempts. */
@@ -699,17 +696,17 @@ static void run_show(struct rpc_call *call, const json_t *params, void *context)
 static void run_list(struct rpc_call *call, const json_t *params, void *context)
 {
     struct methods *methods = context;
-    struct writer list = {0};
+    struct writer *list = rpc_text_begin(call);
     (void)params;
 
-    writer_begin(&list, NULL, '{');
-    writer_begin(&list, "sessions", '[');
+    writer_begin(list, NULL, '{');
+    writer_begin(list, "sessions", '[');
     for (struct session *session = guard_next(methods->guard, NULL); session;
          session = guard_next(methods->guard, session))
-        record_write_session(&list, NULL, session);
-    writer_end(&list, ']');
-    writer_end(&list, '}');
-    rpc_reply_text(call, &list);
+        record_write_session(list, NULL, session);
+    writer_end(list, ']');
+    writer_end(list, '}');
+    rpc_text_end(call);
 }
 
 /* Takes both; NULL when memory ran out, now or before. */

@@ -124,7 +124,7 @@ static void record_write_members(struct writer *writer, const struct sight_figur
     writer_number(writer, "target_kib", (int64_t)figures->target_kib);
     record_write_known(writer, "generation", (uint64_t)record_capped(figures->info.p2m_generation),
                        figures->has_info && figures->info.p2m_cr3);
-    writer_text(writer, "structure", figures->has_structure ? record_print_digest(figures->structure, digest) : NULL);
+    writer_plain(writer, "structure", figures->has_structure ? record_print_digest(figures->structure, digest) : NULL);
     record_write_physmap(writer, "physmap", figures, page_kib);
     writer_number(writer, "time_ms", figures->time_ms);
 }
@@ -180,7 +180,7 @@ json_t *record_p2m(const struct survey_result *survey)
 static void record_write_policy(struct writer *writer, const char *key, const struct p2mg_policy *policy)
 {
     writer_begin(writer, key, '{');
-    writer_text(writer, "require", p2mg_require_name(policy->require));
+    writer_plain(writer, "require", p2mg_require_name(policy->require));
     for (const struct p2mg_policy_member *member = p2mg_policy_members; member->name; member++)
         writer_number(writer, member->name, p2mg_policy_get(policy, member));
     writer_end(writer, '}');
@@ -220,16 +220,16 @@ static void record_write_identity(struct writer *writer, const struct session *s
     writer_number(writer, "domid", session->gate.journal.domid);
     writer_text(writer, "name", options->name);
     writer_text(writer, "uuid", session->gate.journal.uuid);
-    writer_text(writer, "state", p2mg_state_name(session_state(session)));
-    writer_text(writer, "phase", session_phase(session));
-    writer_text(writer, "reason", ended ? p2mg_reason_name(session->ending) : NULL);
-    writer_text(writer, "text", ended ? p2mg_reason_text(session->ending) : NULL);
-    writer_text(writer, "outcome", p2mg_outcome_name(session->outcome));
-    writer_text(writer, "hold", p2mg_hold_name(options->hold));
+    writer_plain(writer, "state", p2mg_state_name(session_state(session)));
+    writer_plain(writer, "phase", session_phase(session));
+    writer_plain(writer, "reason", ended ? p2mg_reason_name(session->ending) : NULL);
+    writer_plain(writer, "text", ended ? p2mg_reason_text(session->ending) : NULL);
+    writer_plain(writer, "outcome", p2mg_outcome_name(session->outcome));
+    writer_plain(writer, "hold", p2mg_hold_name(options->hold));
     writer_begin(writer, "owner", '{');
     writer_number(writer, "pid", options->pid);
     writer_number(writer, "uid", options->uid);
-    writer_text(writer, "via", options->from_xenstore ? "xenstore" : "socket");
+    writer_plain(writer, "via", options->from_xenstore ? "xenstore" : "socket");
     writer_text(writer, "caller", *options->caller ? options->caller : NULL);
     writer_end(writer, '}');
     record_write_policy(writer, "policy", &options->policy);
@@ -291,7 +291,7 @@ static void record_write_against(struct writer *writer, const char *key, const s
 
     writer_begin(writer, key, '[');
     for (size_t i = 0; (reason = verdict_against(facts, i)) != P2MG_REASON_NONE; i++)
-        writer_text(writer, NULL, p2mg_reason_name(reason));
+        writer_plain(writer, NULL, p2mg_reason_name(reason));
     writer_end(writer, ']');
 }
 
@@ -310,7 +310,7 @@ static void record_write_now(struct writer *writer, const char *key, const struc
 
     writer_begin(writer, key, '{');
     record_write_members(writer, now, record_page_kib(session));
-    writer_text(writer, "gate", closed ? "closed" : "open");
+    writer_plain(writer, "gate", closed ? "closed" : "open");
     writer_end(writer, '}');
 }
 
@@ -321,11 +321,11 @@ void record_write_verdict(struct writer *writer, const struct session *session, 
 
     writer_begin(writer, NULL, '{');
     writer_text(writer, "session", session->id);
-    writer_text(writer, "verdict", p2mg_verdict_name(verdict->verdict));
-    writer_text(writer, "reason", p2mg_reason_name(verdict->reason));
-    writer_text(writer, "text", p2mg_reason_text(verdict->reason));
+    writer_plain(writer, "verdict", p2mg_verdict_name(verdict->verdict));
+    writer_plain(writer, "reason", p2mg_reason_name(verdict->reason));
+    writer_plain(writer, "text", p2mg_reason_text(verdict->reason));
     record_write_against(writer, "against", facts);
-    writer_text(writer, "phase", final ? "final" : "precopy");
+    writer_plain(writer, "phase", final ? "final" : "precopy");
     writer_number(writer, "attempt", session->attempt);
     writer_number(writer, "attempts", session->options.policy.attempts);
     writer_flag(writer, "suspended", session->sight.seen.suspended);

@@ -136,19 +136,16 @@ static json_t *error_make(int code, const char *message, json_t *data)
     return error;
 }
 
-/* A whole response with its newline. What is left of `value` when memory ran out makes it a failed one. */
-static void response_write(struct writer *line, const char *id, const char *member, const struct writer *value)
+/* What comes before the result, or the error. */
+static void response_begin(struct writer *line, const char *id, const char *member)
 {
     static const char begin[] = "{\"jsonrpc\":\"2.0\",\"id\":";
 
-    line->failed = value->failed;
     writer_bytes(line, begin, sizeof begin - 1);
     writer_bytes(line, id, strlen(id));
     writer_bytes(line, ",\"", 2);
     writer_bytes(line, member, strlen(member));
     writer_bytes(line, "\":", 2);
-    writer_bytes(line, value->text, value->used);
-    writer_bytes(line, "}\n", 2);
 }
 
 /* ---- Batches ---- */
@@ -287,38 +284,32 @@ static void answer_drop(const struct addressee *to, size_t length)
         answer_write(to, "", 0);
 }
 
-/* Answers with a result or an error, or with as little as says that this could not be done. */
-static void answer_send_text(const struct addressee *to, const char *member, const struct writer *value)
+/* A response that lacks its end; or as little as says that this could not be done. */
+static void answer_send_line(const struct addressee *to, struct writer *line)
 {
-    struct writer line = {0};
-
-    if (to->channel == NULL || to->id == NULL) {
-        answer_drop(to, value->used);
-        return;
-    }
-    response_write(&line, to->id, member, value);
-    if (line.failed)
+    writer_bytes(line, "}\n", 2);
+    if (line->failed)
         answer_write_minimal(to, NO_MEMORY);
-    else if (!answer_fits(to, line.used))
+    else if (!answer_fits(to, line->used))
         answer_write_minimal(to, NO_ROOM);
     else
-        answer_write(to, line.text, line.used);
-    writer_clear(&line);
+        answer_write(to, line->text, line->used);
 }
 
-/* The same; steals `value`, which is NULL when memory ran out. */
+/* Answers with a result or an error; steals `value`, which is NULL when memory ran out. */
 static void answer_send(const struct addressee *to, const char *member, json_t *value)
 {
-    struct writer text = {0};
+    struct writer line = {0};
 
     if (to->channel == NULL || to->id == NULL) {
         answer_drop(to, json_dumpb(value, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY));
         json_decref(value);
         return;
     }
-    writer_value(&text, NULL, value);
-    answer_send_text(to, member, &text);
-    writer_clear(&text);
+    response_begin(&line, to->id, member);
+    writer_value(&line, NULL, value);
+    answer_send_line(to, &line);
+    writer_clear(&line);
 }
 
 static void answer_send_error(const struct addressee *to, int code, const char *message, json_t *data)
@@ -404,16 +395,35 @@ void rpc_reply(struct rpc_call *call, json_t *result)
         rpc_fail(call, P2MG_ERROR_INTERNAL, "Internal error", json_pack("{s:s}", "what", NO_MEMORY));
 }
 
-void rpc_reply_text(struct rpc_call *call, struct writer *result)
+/*
+ * Where results are written that are text: there is one at a time, and what it has taken is kept for the next, as long
+ * as that is not much.
+ */
+static struct writer result_text;
+enum { TEXT_KEPT_BYTES = 64 * 1024 };
+
+struct writer *rpc_text_begin(const struct rpc_call *call)
 {
-    if (result->failed) {
+    if (result_text.room > TEXT_KEPT_BYTES)
+        writer_clear(&result_text);
+    result_text.used = 0;
+    result_text.failed = false;
+    response_begin(&result_text, call->notification ? "null" : call->id, "result");
+    return &result_text;
+}
+
+void rpc_text_end(struct rpc_call *call)
+{
+    if (result_text.failed) {
         rpc_reply(call, NULL);
-    } else {
-        struct addressee to = call_leave(call, 0);
-        answer_send_text(&to, "result", result);
-        free(call);
+        return;
     }
-    writer_clear(result);
+    struct addressee to = call_leave(call, 0);
+    if (to.channel == NULL || to.id == NULL)
+        answer_drop(&to, result_text.used);
+    else
+        answer_send_line(&to, &result_text);
+    free(call);
 }
 
 void rpc_fail(struct rpc_call *call, int code, const char *message, json_t *data)

@@ -114,8 +114,12 @@ struct rpc_channel *rpc_call_channel(const struct rpc_call *call);
  */
 void rpc_reply(struct rpc_call *call, json_t *result);
 
-/* The same with a result that is text already; clears the writer. */
-void rpc_reply_text(struct rpc_call *call, struct writer *result);
+/*
+ * The same for a result that is written as text, and nothing else is done in between: where it is to be written, and
+ * that it has been.
+ */
+struct writer *rpc_text_begin(const struct rpc_call *call);
+void rpc_text_end(struct rpc_call *call);
 void rpc_fail(struct rpc_call *call, int code, const char *message, json_t *data);
 
 #endif

@@ -286,8 +286,16 @@ static void connection_refuse_line(struct connection *connection)
 static ssize_t connection_find_line(struct connection *connection)
 {
     struct evbuffer *input = bufferevent_get_input(connection->stream);
+    struct evbuffer_iovec first;
     struct evbuffer_ptr at;
 
+    /* Most lines are short, and in one piece. */
+    if (connection->scanned == 0 && evbuffer_peek(input, 1, NULL, &first, 1) > 0) {
+        const char *end = memchr(first.iov_base, '\n', first.iov_len);
+
+        if (end != NULL)
+            return end - (const char *)first.iov_base;
+    }
     if (evbuffer_ptr_set(input, &at, connection->scanned, EVBUFFER_PTR_SET) < 0)
         return -1;
     at = evbuffer_search_eol(input, &at, NULL, EVBUFFER_EOL_LF);
@@ -315,7 +323,7 @@ static bool connection_take_line(struct connection *connection, bool *oversized)
     rpc_channel_take_line(connection->channel, (const char *)line, (size_t)length);
     evbuffer_drain(input, (size_t)length + 1);
     connection->scanned = 0;
-    return true;
+    return evbuffer_get_length(input) > 0;
 }
 
 /* ---- What next ---- */

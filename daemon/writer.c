@@ -8,15 +8,12 @@
 
 #define WRITER_ROOM_BYTES 1024
 
-/* Whether there is room for so many bytes more. */
-static bool writer_make_room(struct writer *writer, size_t length)
+static bool writer_grow(struct writer *writer, size_t length)
 {
     size_t room = writer->room ? writer->room : WRITER_ROOM_BYTES;
 
     if (writer->failed)
         return false;
-    if (length <= writer->room - writer->used)
-        return true;
     while (room - writer->used < length)
         room *= 2;
     char *text = realloc(writer->text, room);
@@ -28,43 +25,51 @@ static bool writer_make_room(struct writer *writer, size_t length)
     return true;
 }
 
+/* Whether there is room for so many bytes more; there is none in one that has failed. */
+static inline bool writer_make_room(struct writer *writer, size_t length)
+{
+    return (length <= writer->room - writer->used && !writer->failed) || writer_grow(writer, length);
+}
+
 void writer_clear(struct writer *writer)
 {
     free(writer->text);
     memset(writer, 0, sizeof(*writer));
 }
 
-void writer_bytes(struct writer *writer, const char *bytes, size_t length)
+static inline void writer_append(struct writer *writer, const char *bytes, size_t length)
 {
-    if (!length || !writer_make_room(writer, length))
-        return;
     memcpy(writer->text + writer->used, bytes, length);
     writer->used += length;
 }
 
-static void writer_byte(struct writer *writer, char byte)
+void writer_bytes(struct writer *writer, const char *bytes, size_t length)
+{
+    if (length && writer_make_room(writer, length))
+        writer_append(writer, bytes, length);
+}
+
+static inline void writer_byte(struct writer *writer, char byte)
 {
     if (writer_make_room(writer, 1))
         writer->text[writer->used++] = byte;
 }
 
-/* A comma after a value before, and the key. */
-static void writer_lead(struct writer *writer, const char *key)
+/* A comma after a value before, and the key; and there is room for a value of so many bytes. False: there is not. */
+static inline bool writer_lead(struct writer *writer, const char *key, size_t key_length, size_t value_length)
 {
-    size_t length = key ? strlen(key) : 0;
-
-    if (!writer_make_room(writer, length + 4))
-        return;
+    if (!writer_make_room(writer, key_length + 4 + value_length))
+        return false;
     char last = writer->used ? writer->text[writer->used - 1] : '{';
     if (last != '{' && last != '[' && last != ':')
         writer->text[writer->used++] = ',';
     if (!key)
-        return;
+        return true;
     writer->text[writer->used++] = '"';
-    memcpy(writer->text + writer->used, key, length);
-    writer->used += length;
+    writer_append(writer, key, key_length);
     writer->text[writer->used++] = '"';
     writer->text[writer->used++] = ':';
+    return true;
 }
 
 /* ---- texts ---- */
@@ -97,14 +102,15 @@ static size_t writer_character(struct writer *writer, const char *at)
     return bytes ? bytes : 1;
 }
 
-void writer_text(struct writer *writer, const char *key, const char *text)
+void writer_put_text(struct writer *writer, const char *key, size_t key_length, const char *text)
 {
     if (!text) {
-        writer_null(writer, key);
+        writer_put_word(writer, key, key_length, "null", 4);
         return;
     }
-    writer_lead(writer, key);
-    writer_byte(writer, '"');
+    if (!writer_lead(writer, key, key_length, 1))
+        return;
+    writer->text[writer->used++] = '"';
     while (*text) {
         size_t plain = 0;
         while (writer_is_plain((unsigned char)text[plain]))
@@ -119,10 +125,10 @@ void writer_text(struct writer *writer, const char *key, const char *text)
 
 /* ---- everything else ---- */
 
-void writer_begin(struct writer *writer, const char *key, char bracket)
+void writer_put_begin(struct writer *writer, const char *key, size_t key_length, char bracket)
 {
-    writer_lead(writer, key);
-    writer_byte(writer, bracket);
+    if (writer_lead(writer, key, key_length, 1))
+        writer->text[writer->used++] = bracket;
 }
 
 void writer_end(struct writer *writer, char bracket)
@@ -132,37 +138,45 @@ void writer_end(struct writer *writer, char bracket)
 
 size_t writer_print_number(int64_t number, char text[WRITER_NUMBER_MAX])
 {
+    static const char pairs[] =
+        "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748"
+        "49505152535455565758596061626364656667686970717273747576777879808182838485868788899091929394959697"
+        "9899";
     uint64_t left = number < 0 ? -(uint64_t)number : (uint64_t)number;
-    size_t first = WRITER_NUMBER_MAX;
+    char digits[WRITER_NUMBER_MAX], *first = digits + sizeof(digits);
 
-    do {
-        text[--first] = (char)('0' + left % 10);
-        left /= 10;
-    } while (left);
+    for (; left >= 100; left /= 100)
+        memcpy(first -= 2, pairs + left % 100 * 2, 2);
+    if (left >= 10)
+        memcpy(first -= 2, pairs + left * 2, 2);
+    else
+        *--first = (char)('0' + left);
     if (number < 0)
-        text[--first] = '-';
-    memmove(text, text + first, WRITER_NUMBER_MAX - first);
-    return WRITER_NUMBER_MAX - first;
+        *--first = '-';
+    size_t length = (size_t)(digits + sizeof(digits) - first);
+    memcpy(text, first, length);
+    return length;
 }
 
-void writer_number(struct writer *writer, const char *key, int64_t number)
+void writer_put_number(struct writer *writer, const char *key, size_t key_length, int64_t number)
 {
-    char text[WRITER_NUMBER_MAX];
-
-    writer_lead(writer, key);
-    writer_bytes(writer, text, writer_print_number(number, text));
+    if (writer_lead(writer, key, key_length, WRITER_NUMBER_MAX))
+        writer->used += writer_print_number(number, writer->text + writer->used);
 }
 
-void writer_flag(struct writer *writer, const char *key, bool flag)
+void writer_put_plain(struct writer *writer, const char *key, size_t key_length, const char *text, size_t length)
 {
-    writer_lead(writer, key);
-    writer_bytes(writer, flag ? "true" : "false", flag ? 4 : 5);
+    if (!writer_lead(writer, key, key_length, length + 2))
+        return;
+    writer->text[writer->used++] = '"';
+    writer_append(writer, text, length);
+    writer->text[writer->used++] = '"';
 }
 
-void writer_null(struct writer *writer, const char *key)
+void writer_put_word(struct writer *writer, const char *key, size_t key_length, const char *word, size_t length)
 {
-    writer_lead(writer, key);
-    writer_bytes(writer, "null", 4);
+    if (writer_lead(writer, key, key_length, length))
+        writer_append(writer, word, length);
 }
 
 static int writer_on_dump(const char *bytes, size_t length, void *context)
@@ -176,7 +190,7 @@ static int writer_on_dump(const char *bytes, size_t length, void *context)
 /* Not json_dumps, which leaves out a member's name, and goes on, when memory runs out right there. */
 void writer_value(struct writer *writer, const char *key, json_t *value)
 {
-    writer_lead(writer, key);
+    writer_lead(writer, key, writer_key_length(key), 0);
     if (!value || json_dump_callback(value, writer_on_dump, writer, JSON_COMPACT | JSON_ENCODE_ANY) < 0)
         writer->failed = true;
     json_decref(value);

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /* All zeros to begin with. */
 struct writer {
@@ -27,15 +28,55 @@ void writer_clear(struct writer *writer);
 /* As it is, without a comma before it. */
 void writer_bytes(struct writer *writer, const char *bytes, size_t length);
 
+/* For those below, which know how long a key is before the program runs. */
+void writer_put_begin(struct writer *writer, const char *key, size_t key_length, char bracket);
+void writer_put_text(struct writer *writer, const char *key, size_t key_length, const char *text);
+void writer_put_number(struct writer *writer, const char *key, size_t key_length, int64_t number);
+void writer_put_plain(struct writer *writer, const char *key, size_t key_length, const char *text, size_t length);
+void writer_put_word(struct writer *writer, const char *key, size_t key_length, const char *word, size_t length);
+
+static inline size_t writer_key_length(const char *key)
+{
+    return key ? strlen(key) : 0;
+}
+
 /* `key` is NULL in an array, and at the top. `bracket` is '{' or '['; the end takes '}' or ']'. */
-void writer_begin(struct writer *writer, const char *key, char bracket);
+static inline void writer_begin(struct writer *writer, const char *key, char bracket)
+{
+    writer_put_begin(writer, key, writer_key_length(key), bracket);
+}
+
 void writer_end(struct writer *writer, char bracket);
 
 /* NULL is null. */
-void writer_text(struct writer *writer, const char *key, const char *text);
-void writer_number(struct writer *writer, const char *key, int64_t number);
-void writer_flag(struct writer *writer, const char *key, bool flag);
-void writer_null(struct writer *writer, const char *key);
+static inline void writer_text(struct writer *writer, const char *key, const char *text)
+{
+    writer_put_text(writer, key, writer_key_length(key), text);
+}
+
+/* One of this program's own, which needs no escapes; NULL is null. */
+static inline void writer_plain(struct writer *writer, const char *key, const char *text)
+{
+    if (text)
+        writer_put_plain(writer, key, writer_key_length(key), text, strlen(text));
+    else
+        writer_put_word(writer, key, writer_key_length(key), "null", 4);
+}
+
+static inline void writer_number(struct writer *writer, const char *key, int64_t number)
+{
+    writer_put_number(writer, key, writer_key_length(key), number);
+}
+
+static inline void writer_flag(struct writer *writer, const char *key, bool flag)
+{
+    writer_put_word(writer, key, writer_key_length(key), flag ? "true" : "false", flag ? 4 : 5);
+}
+
+static inline void writer_null(struct writer *writer, const char *key)
+{
+    writer_put_word(writer, key, writer_key_length(key), "null", 4);
+}
 
 /* Steals the value; NULL is one that memory ran out for. */
 void writer_value(struct writer *writer, const char *key, json_t *value);
