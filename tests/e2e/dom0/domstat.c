@@ -4,6 +4,8 @@
  * domstat state DOMID   prints "runs", "shutdown" (suspended, too) or "dying"
  * domstat follow DOMID  prints "TIME_MS TOT_KIB MAX_KIB" now and whenever one of the two has changed, until the
  *                       domain has shut down or gone
+ * domstat down DOMID    waits until the domain is suspended, and then until another runs; prints the milliseconds that
+ *                       were between the two: nobody ran in them
  *
  * The tests' own eyes on a domain, so that what p2mguardd says about it need not be believed.
  */
@@ -41,6 +43,44 @@ static int follow(xc_interface *xc, uint32_t domid)
     return 0;
 }
 
+static double now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
+}
+
+static int another_runs(xc_interface *xc, uint32_t domid)
+{
+    xc_domaininfo_t all[16];
+    int count = xc_domain_getinfolist(xc, 1, 16, all);
+
+    for (int i = 0; i < count; i++)
+        if (all[i].domain != domid && !(all[i].flags & (XEN_DOMINF_dying | XEN_DOMINF_shutdown | XEN_DOMINF_paused)))
+            return 1;
+    return 0;
+}
+
+static int down(xc_interface *xc, uint32_t domid)
+{
+    const struct timespec pause = {.tv_nsec = 500000};
+    xc_domaininfo_t info;
+
+    do {
+        if (look(xc, domid, &info) != 0 || info.flags & XEN_DOMINF_dying)
+            return 1;
+        nanosleep(&pause, NULL);
+    } while (!(info.flags & XEN_DOMINF_shutdown));
+    double since_ms = now_ms();
+    while (!another_runs(xc, domid)) {
+        if (look(xc, domid, &info) == 0 && !(info.flags & XEN_DOMINF_shutdown))
+            return 1; /* it runs on where it was */
+        nanosleep(&pause, NULL);
+    }
+    return printf("%.0f\n", now_ms() - since_ms) < 0;
+}
+
 static const char *state(const xc_domaininfo_t *info)
 {
     return info->flags & XEN_DOMINF_dying ? "dying" : info->flags & XEN_DOMINF_shutdown ? "shutdown" : "runs";
@@ -56,6 +96,8 @@ int main(int argc, char **argv)
     uint32_t domid = (uint32_t)strtoul(argv[argc - 1], NULL, 10);
     if (strcmp(argv[1], "follow") == 0)
         return follow(xc, domid);
+    if (strcmp(argv[1], "down") == 0)
+        return down(xc, domid);
     if (look(xc, domid, &info) != 0)
         return 1;
     if (strcmp(argv[1], "state") == 0)

@@ -36,11 +36,15 @@ daemon_cpu_ms() { # clock ticks are 10 ms
 }
 
 measure() { # plain|guarded: one migration that counts; appends to the array of that name
-	local status
+	local status down
 	while :; do
 		until_true 60 settled
 		status=0
+		domstat down "$(domid)" >/tmp/down &
+		down=$!
 		if [[ $1 == plain ]]; then migrate_plain || status=$?; else migrate_guarded 1 || status=$?; fi
+		((status == 0)) || kill "$down" 2>/dev/null # which waits for a guest that is not there
+		wait "$down"
 		does_not_count "$status" || break
 	done
 	((status == 0)) || {
@@ -49,19 +53,19 @@ measure() { # plain|guarded: one migration that counts; appends to the array of 
 		return 1
 	}
 	case $1 in
-	plain) plain+=("$(tail -n1 /tmp/times)") ;;
+	plain) plain+=("$(tail -n1 /tmp/times)") plain_down+=("$(cat /tmp/down)") ;;
 	guarded)
-		guarded+=("$(tail -n1 /tmp/times)")
+		guarded+=("$(tail -n1 /tmp/times)") guarded_down+=("$(cat /tmp/down)")
 		holds+=("$(field .held_after_ms)")
 		as_libxl_makes_it "$((${E2E_memory:-256} * 1024))" || not_ok quiet.restored "not as libxl makes it"
 		;;
 	esac
 }
 
-plain=() guarded=() holds=()
+plain=() guarded=() holds=() plain_down=() guarded_down=()
 measure plain || return # the first ones after the start are not like the others
 measure guarded || return
-plain=() guarded=() holds=()
+plain=() guarded=() holds=() plain_down=() guarded_down=()
 cpu=0
 for ((pair = 1; pair <= pairs; pair++)); do
 	# In turns and first in turns, so that a drift of the machine's speed falls on both.
@@ -79,6 +83,11 @@ fig quiet.times "unguarded ${plain[*]} ms (median $(median "${plain[@]}")), guar
 fig quiet.hold_ms "${holds[*]} (median $(median "${holds[@]}"))"
 fig quiet.daemon_cpu_ms "$((cpu / pairs)) a guarded migration, its hold and its settling included"
 fig quiet.ratio "$(median "${ratios[@]}") (median of ${ratios[*]})"
+fig quiet.down_ms "unguarded ${plain_down[*]} (median $(median "${plain_down[@]}")), guarded ${guarded_down[*]} (median" \
+	"$(median "${guarded_down[@]}"))"
+plain=("${plain_down[@]}") guarded=("${guarded_down[@]}")
+mapfile -t down_ratios < <(pair_ratios)
+fig quiet.down_ratio "$(median "${down_ratios[@]}") (median of ${down_ratios[*]})"
 check quiet.overhead "guarded more than 1.05 times as long as unguarded in $slower of $pairs pairs, fewer than $(too_many "$pairs") allowed" \
 	test "$slower" -lt "$(too_many "$pairs")"
 check quiet.memory "the guest runs and its memory is intact" guest_memory_ok
