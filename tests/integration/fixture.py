@@ -130,7 +130,7 @@ class Store:
 class Machine:
     """The imitated machine's file; the layout is tests/imitation/machine.h's."""
     HEADER, SLOT, SLOTS = 64, 128, 4096
-    MEMORY, FRAMES, FRAME = 4096 + SLOT * SLOTS, 16384, 4096
+    MEMORY, FRAMES, FRAME = 4096 + SLOT * SLOTS, 32768, 4096
 
     def __init__(self, path, page_kib=4):
         with open(path, 'wb') as file:
@@ -278,6 +278,7 @@ LIVE_UPDATE = KIND == 'c' or not subprocess.call(['unshare', '--mount', 'true'],
 
 class Host:
     program = 'p2mguardd-imitated'
+    log_level = 'debug'
 
     def __init__(self, configuration=None, page_kib=4):
         self.folder = tempfile.mkdtemp(prefix='p2mg-')
@@ -352,7 +353,7 @@ xenstored-port = {self.folder}/port
         with open(path, 'w', encoding='utf-8') as file:
             file.write(self.configuration)
         command = os.environ.get('P2MGUARD_UNDER', '').split()  # valgrind, for one
-        command += [f'{BUILD}/{self.program}', '--socket', self.control, '--log-level', 'debug', '--config', path]
+        command += [f'{BUILD}/{self.program}', '--socket', self.control, '--log-level', self.log_level, '--config', path]
         with open(self.log_path, 'ab') as log:
             self.daemon = subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, stderr=log)
         if wait:
