@@ -44,7 +44,7 @@ measure() { # plain|guarded: one migration that counts; appends to the array of 
 		down=$!
 		if [[ $1 == plain ]]; then migrate_plain || status=$?; else migrate_guarded 1 || status=$?; fi
 		((status == 0)) || kill "$down" 2>/dev/null # which waits for a guest that is not there
-		wait "$down"
+		wait "$down" || ((status)) || not_ok quiet.down "nobody was seen to be suspended, and another to run then"
 		does_not_count "$status" || break
 	done
 	((status == 0)) || {
