@@ -518,7 +518,7 @@ class BrokenGuest(DoctorCase):
     def test_p2m_cannot_be_read(self):
         self.host.create(3, generation=2)
         self.assert_mended('p2m')
-        self.host.machine.set(3, 'shared_info_frame', 20000)
+        self.host.machine.set(3, 'shared_info_frame', 40000)
         self.assert_found('p2m', 'its shared info page cannot be read', 'xl getenforce', 'warning')
         self.assert_found('p2m', 'domain 3', 'xl dmesg', arguments=['--domain', '3'])
 
