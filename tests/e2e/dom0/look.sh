@@ -61,7 +61,13 @@ p2mguardctl doctor --json >/tmp/doctor 2>>"$LOGS/ctl"
 findings() { jq -r ".[] | select(.status == \"$1\") | .check" /tmp/doctor | tr '\n' ' '; }
 fig look.doctor "ok: $(findings ok); warning: $(findings warning); skipped: $(findings skipped)"
 check look.doctor.failed "nothing has failed: $(jq -c '.[] | select(.status == "failed")' /tmp/doctor)" same '' "$(findings failed)"
-is_ok() { jq -e ".[] | select(.check == \"$1\") | .status == \"ok\"" /tmp/doctor >/dev/null; }
-for one in dom0 privcmd hypervisor xen-version xenstored store-write daemon guests log-dirty targets p2m; do
-	check "look.doctor.$one" "$(jq -r ".[] | select(.check == \"$one\") | .found" /tmp/doctor)" is_ok "$one"
+is() { jq -e ".[] | select(.check == \"$1\") | .status == \"$2\"" /tmp/doctor >/dev/null; }
+finds() { check "look.doctor.$1" "$2: $(jq -r ".[] | select(.check == \"$1\") | .found" /tmp/doctor)" is "$1" "$2"; }
+for one in dom0 privcmd hypervisor xen-version xenstored store-write daemon guests targets p2m; do
+	finds "$one" ok
 done
+# Debian's hypervisor has no shadow paging, and could not migrate a PV guest: the host of the others has it.
+case $TYPE in
+pv) finds log-dirty ok ;;
+*) finds log-dirty warning ;;
+esac
