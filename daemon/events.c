@@ -2,6 +2,7 @@
 #include "daemon/events.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/queue.h>
 #include <time.h>
 
@@ -31,7 +32,6 @@ struct kept_event {
 
 struct events {
     struct kept_event *ring; /* event n is in ring[n % keep] */
-    json_t *latest;          /* the last one, which most have not been sent yet; or NULL */
     size_t keep;
     uint64_t first, next; /* the first one of this program's */
     struct listener_list listeners;
@@ -72,7 +72,6 @@ void events_free(struct events *events)
     }
     for (size_t i = 0; i < events->keep; i++)
         free(events->ring[i].text);
-    json_decref(events->latest);
     free(events->ring);
     free(events);
 }
@@ -99,27 +98,19 @@ static bool listener_deliver_lost(struct events_listener *listener)
 {
     uint64_t oldest = events_oldest(listener->events);
     json_t *event = event_make_lost(listener->next, oldest - 1);
+    char *text = event != NULL ? json_dumps(event, JSON_COMPACT) : NULL;
     bool taken;
 
-    if (event == NULL) {
+    json_decref(event);
+    if (text == NULL) {
         listener->next = oldest; /* no memory to say so: the gap in the numbers has to */
         return true;
     }
-    taken = listener->deliver(listener->context, event);
-    json_decref(event);
+    taken = listener->deliver(listener->context, text, strlen(text));
+    free(text);
     if (taken)
         listener->next = oldest;
     return taken;
-}
-
-/* The event of that number, which must be kept still; NULL where memory runs out, or ran out then. */
-static json_t *event_load(const struct events *events, uint64_t seq)
-{
-    const struct kept_event *kept = &events->ring[seq % events->keep];
-
-    if (seq + 1 == events->next && events->latest != NULL)
-        return json_incref(events->latest);
-    return kept->length > 0 ? json_loadb(kept->text, kept->length, JSON_ALLOW_NUL, NULL) : NULL;
 }
 
 static bool event_keep(struct kept_event *kept, const json_t *event)
@@ -144,18 +135,12 @@ static bool event_keep(struct kept_event *kept, const json_t *event)
 static bool listener_deliver_next(struct events_listener *listener)
 {
     struct events *events = listener->events;
-    json_t *event;
+    const struct kept_event *kept = &events->ring[listener->next % events->keep];
     bool taken;
 
     if (listener->next < events_oldest(events))
         return listener_deliver_lost(listener);
-    event = event_load(events, listener->next);
-    if (event == NULL) {
-        listener->next++;
-        return true;
-    }
-    taken = listener->deliver(listener->context, event);
-    json_decref(event);
+    taken = kept->length == 0 || listener->deliver(listener->context, kept->text, kept->length);
     if (taken)
         listener->next++;
     return taken;
@@ -216,13 +201,9 @@ uint64_t events_emit(struct events *events, const char *type, json_t *fields)
     struct kept_event *kept = &events->ring[seq % events->keep];
     bool is_kept = event != NULL && event_keep(kept, event);
 
-    if (!is_kept) {
+    if (!is_kept)
         kept->length = 0;
-        json_decref(event);
-        event = NULL;
-    }
-    json_decref(events->latest);
-    events->latest = event;
+    json_decref(event);
     events->next++;
     events_deliver_all(events);
     return is_kept ? seq : 0;

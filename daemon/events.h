@@ -16,8 +16,11 @@
 struct events;
 struct events_listener;
 
-/* Called for each event in order; returns false when it has no room, and is called again after events_resume. */
-typedef bool events_deliver(void *context, const json_t *event);
+/*
+ * Called for each event in order, which is an object's text, valid until the function emits something; returns false
+ * when it has no room, and is called again after events_resume.
+ */
+typedef bool events_deliver(void *context, const char *event, size_t length);
 
 /* Keeps the last `keep` events. NULL when memory ran out. */
 struct events *events_new(size_t keep);

@@ -841,7 +841,7 @@ void rpc_channel_free(struct rpc_channel *channel)
     free(channel);
 }
 
-void rpc_channel_notify(struct rpc_channel *channel, const char *method, const json_t *params)
+void rpc_channel_notify(struct rpc_channel *channel, const char *method, const char *params, size_t length)
 {
     static const char begin[] = "{\"jsonrpc\":\"2.0\",\"method\":\"", middle[] = "\",\"params\":";
     struct writer line = {0};
@@ -849,7 +849,7 @@ void rpc_channel_notify(struct rpc_channel *channel, const char *method, const j
     writer_bytes(&line, begin, sizeof begin - 1);
     writer_bytes(&line, method, strlen(method));
     writer_bytes(&line, middle, sizeof middle - 1);
-    writer_value(&line, NULL, json_incref((json_t *)(uintptr_t)params));
+    writer_bytes(&line, params, length);
     writer_bytes(&line, "}\n", 2);
     if (!line.failed && line.used <= P2MG_REPLY_MAX_BYTES)
         channel->write(channel->write_context, line.text, line.used);

@@ -96,8 +96,8 @@ void rpc_channel_free(struct rpc_channel *channel);
 /* Takes in one line, without its newline. Never fails: whatever is wrong is answered on the channel. */
 void rpc_channel_take_line(struct rpc_channel *channel, const char *line, size_t length);
 
-/* Sends a notification of the server's own; `params` is borrowed. */
-void rpc_channel_notify(struct rpc_channel *channel, const char *method, const json_t *params);
+/* Sends a notification of the server's own; `params` is an object's text of so many bytes. */
+void rpc_channel_notify(struct rpc_channel *channel, const char *method, const char *params, size_t length);
 
 /* How many calls have been taken in and not been answered yet; those of a batch are answered together. */
 size_t rpc_channel_pending(const struct rpc_channel *channel);

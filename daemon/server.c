@@ -443,7 +443,7 @@ static void connection_wait(struct connection *connection)
 /* ---- Events ---- */
 
 /* events_deliver */
-static bool connection_deliver(void *context, const json_t *event)
+static bool connection_deliver(void *context, const char *event, size_t length)
 {
     struct connection *connection = context;
 
@@ -452,7 +452,7 @@ static bool connection_deliver(void *context, const json_t *event)
     if (connection->behind && connection->caught > 0 && server_is_through(connection->server))
         return false;
     connection->caught++;
-    rpc_channel_notify(connection->channel, "event", event);
+    rpc_channel_notify(connection->channel, "event", event, length);
     return true;
 }
 

@@ -20,14 +20,17 @@ struct ear {
     void (*act)(struct ear *ear, const json_t *event);
 };
 
-static bool ear_deliver(void *context, const json_t *event)
+static bool ear_deliver(void *context, const char *text, size_t length)
 {
     struct ear *ear = context;
+    json_t *event;
 
     if (ear->heard >= ear->room)
         return false;
     assert_true(ear->heard < sizeof ear->log / sizeof *ear->log);
-    ear->log[ear->heard++] = json_deep_copy(event);
+    event = json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL);
+    assert_non_null(event);
+    ear->log[ear->heard++] = event;
     if (ear->act != NULL)
         ear->act(ear, event);
     return true;
