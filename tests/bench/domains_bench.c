@@ -13,6 +13,7 @@
 
 #include "daemon/domains.h"
 #include "daemon/targets.h"
+#include "tests/bench/bench.h"
 #include "tests/imitation/machine.h"
 
 static char path[] = "/tmp/p2mguard-bench-XXXXXX";
@@ -22,14 +23,6 @@ void worker_submit(struct worker *worker, struct work *work)
 {
     (void)worker;
     work->done(work);
-}
-
-static double now_us(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
 }
 
 static void make_machine(void)

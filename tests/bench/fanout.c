@@ -6,17 +6,12 @@
  * answered
  * ("-": nothing), TRIGGER what the caller says; what they wait for is a line that has MARK in it.
  */
-#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "tests/bench/bench.h"
 
 #define LINE_MAX_BYTES 8192
 
@@ -26,31 +21,6 @@ struct subscriber {
     bool told;
     char line[LINE_MAX_BYTES];
 };
-
-static void die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
-
-static double now_us(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
-}
-
-static int open_socket(const char *path)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
-        die(path);
-    return fd;
-}
 
 static void say(int fd, const char *text)
 {
@@ -110,13 +80,6 @@ static double run(int epoll, int caller, const char *trigger, const char *mark, 
     return took_us;
 }
 
-static int compare(const void *left, const void *right)
-{
-    double a = *(const double *)left, b = *(const double *)right;
-
-    return (a > b) - (a < b);
-}
-
 int main(int argc, char **argv)
 {
     size_t count = argc == 7 ? strtoul(argv[2], NULL, 10) : 0, repetitions = argc == 7 ? strtoul(argv[3], NULL, 10) : 0;
@@ -144,8 +107,8 @@ int main(int argc, char **argv)
         took_us[i] = run(epoll, caller, argv[5], argv[6], all, count);
         usleep(2000); /* the next is one of its own, and not a part of this one's end */
     }
-    qsort(took_us, repetitions, sizeof(*took_us), compare);
-    printf("{\"p50_us\": %.1f, \"p99_us\": %.1f}\n", took_us[repetitions / 2],
-           took_us[repetitions - 1 - repetitions / 100]);
+    printf("{");
+    print_percentiles(took_us, repetitions);
+    printf("}\n");
     return 0;
 }

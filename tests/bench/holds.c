@@ -5,42 +5,19 @@
  *
  * holds SOCKET DOMAIN REPETITIONS REST_MS: the pause before each, in which the guest's target stays the same.
  */
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <jansson.h>
 
+#include "tests/bench/bench.h"
+
 static FILE *in;
 static int fd;
 
-static void die(const char *what)
+static void refuse(const char *what)
 {
     fprintf(stderr, "holds: %s: %s\n", what, errno ? strerror(errno) : "not what was expected");
     exit(1);
-}
-
-static double now_us(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
-}
-
-static void open_socket(const char *path)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-
-    snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || !(in = fdopen(fd, "r")))
-        die(path);
 }
 
 static void ask(json_t *request)
@@ -50,10 +27,10 @@ static void ask(json_t *request)
 
     json_decref(request);
     if (!text)
-        die("out of memory");
+        refuse("out of memory");
     text[length++] = '\n';
     if (send(fd, text, length, MSG_NOSIGNAL) != (ssize_t)length)
-        die("send");
+        refuse("send");
     free(text);
 }
 
@@ -70,10 +47,10 @@ static const char *wait_for(const char *part, double *at_us)
             return line;
         if (strstr(line, "\"error\":{")) {
             fprintf(stderr, "%s", line);
-            die(part);
+            refuse(part);
         }
     }
-    die(part);
+    refuse(part);
     return NULL;
 }
 
@@ -93,7 +70,7 @@ static void run(const char *domain, double *gated_us, double *held_us, double *g
     *held_us = at_us - began_us;
     const char *session = json_string_value(json_object_get(json_object_get(answer, "result"), "session"));
     if (!session)
-        die("no session");
+        refuse("no session");
     began_us = now_us();
     ask(call("guard.end", json_pack("{s:s,s:s}", "session", session, "outcome", "failed")));
     json_decref(answer);
@@ -101,18 +78,11 @@ static void run(const char *domain, double *gated_us, double *held_us, double *g
     *gone_us = at_us - began_us;
 }
 
-static int compare(const void *left, const void *right)
-{
-    double a = *(const double *)left, b = *(const double *)right;
-
-    return (a > b) - (a < b);
-}
-
 static void say(const char *name, double *took_us, size_t count, const char *after)
 {
-    qsort(took_us, count, sizeof(*took_us), compare);
-    printf("\"%s\": {\"p50_us\": %.1f, \"p99_us\": %.1f}%s", name, took_us[count / 2], took_us[count - 1 - count / 100],
-           after);
+    printf("\"%s\": {", name);
+    print_percentiles(took_us, count);
+    printf("}%s", after);
 }
 
 int main(int argc, char **argv)
@@ -126,7 +96,9 @@ int main(int argc, char **argv)
         return 2;
     }
     useconds_t rest_us = (useconds_t)strtoul(argv[4], NULL, 10) * 1000;
-    open_socket(argv[1]);
+    fd = open_socket(argv[1]);
+    if (!(in = fdopen(fd, "r")))
+        refuse(argv[1]);
     ask(call("events.subscribe", json_object()));
     wait_for("\"id\":1", &at_us);
     for (size_t i = 0; i < count; i++) {

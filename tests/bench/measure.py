@@ -103,7 +103,7 @@ class Table:
                           self.number(row['theirs']), f'{row["ratio"]:.2f}' if row['ratio'] is not None else ''))
         widths = [max(len(line[i]) for line in lines) for i in range(6)]
         def show(line):
-            what, ours, unit, reference, theirs, ratio = (text for text in line)
+            what, ours, unit, reference, theirs, ratio = line
             return (f'{what:<{widths[0]}}  {ours:>{widths[1]}} {unit:<{widths[2]}}  {theirs:>{widths[4]}} '
                     f'{reference:<{widths[3]}}  {ratio:>{widths[5]}}').rstrip()
         return '\n'.join(map(show, lines))

@@ -20,6 +20,7 @@
 #include "daemon/session-observe.h"
 #include "daemon/session.h"
 #include "daemon/survey.h"
+#include "tests/bench/bench.h"
 #include "tests/imitation/machine.h"
 
 #define ROUNDS 5
@@ -37,30 +38,9 @@ enum { MAX_PFN = 3088, P2M_CR3 = 3112, P2M_VADDR = 3120, P2M_GENERATION = 3128 }
 static struct machine *machine;
 static uint64_t frames_used;
 
-static void die(const char *what)
-{
-    fprintf(stderr, "p2m_bench: %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static double now_us(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
-}
-
-static int compare(const void *one, const void *other)
-{
-    double difference = *(const double *)one - *(const double *)other;
-
-    return difference < 0 ? -1 : difference > 0;
-}
-
 static double median(double values[ROUNDS])
 {
-    qsort(values, ROUNDS, sizeof(*values), compare);
+    qsort(values, ROUNDS, sizeof(*values), compare_us);
     return values[ROUNDS / 2];
 }
 

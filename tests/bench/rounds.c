@@ -9,17 +9,12 @@
  * SAY is what a client says first, each answered by a line; "-" waits for a line and says nothing. BYTES of 0 is a
  * line.
  */
-#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "tests/bench/bench.h"
 
 #define CLIENTS_MAX 1024
 #define SAMPLES_MAX (16 * 1024 * 1024)
@@ -36,12 +31,6 @@ static const char *request;
 static size_t request_length, answer_bytes, last_bytes;
 static uint32_t *samples;
 static size_t sample_count;
-
-static void die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
 
 static uint64_t now_ns(void)
 {
@@ -80,16 +69,7 @@ static bool hear(struct client *client, size_t wanted)
 
 static void open_client(struct client *client, const char *path, char **sayings, int count)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-
-    if (strlen(path) >= sizeof(address.sun_path)) {
-        errno = ENAMETOOLONG;
-        die(path);
-    }
-    strcpy(address.sun_path, path);
-    client->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (client->fd < 0 || connect(client->fd, (struct sockaddr *)&address, sizeof(address)) < 0)
-        die(path);
+    client->fd = open_socket(path);
     for (int i = 0; i < count; i++) {
         if (strcmp(sayings[i], "-") != 0)
             say(client->fd, sayings[i], strlen(sayings[i]));

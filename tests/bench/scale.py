@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Many guests held at once: how long it takes, what it costs to hold them, and whether anybody else has to wait."""
 import collections
+import json
 import time
 
 import measure
@@ -41,7 +42,7 @@ def fan_out(host, session, repetitions):
     client.call('guard.verdict', session=session)
     event = client.event('session.verdict')
     ours = tool('fanout', host.control, SUBSCRIBERS, repetitions, subscribe, trigger, '"session.verdict"')
-    line = '{"jsonrpc":"2.0","method":"event","params":%s}\n' % measure.json.dumps(event, separators=(',', ':'))
+    line = '{"jsonrpc":"2.0","method":"event","params":%s}\n' % json.dumps(event, separators=(',', ':'))
     with open(host.folder + '/event', 'w', encoding='utf-8') as file:
         file.write(line)
     with Server(host.folder + '/all', BUILD + '/bench-echo', host.folder + '/all', host.folder + '/event', 'all') as all_told:

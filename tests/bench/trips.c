@@ -7,16 +7,13 @@
  * somebody has it who does not do this all day. A line of a list is KIND, PATH and VALUE with tabs
  * between them, VALUE in hexadecimal digits; what is between TRANSACTION_START and TRANSACTION_END is in a transaction.
  */
-#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <xenstore.h>
+
+#include "tests/bench/bench.h"
 
 #define LISTS_MAX 8
 #define TRIPS_MAX 256
@@ -64,20 +61,6 @@ struct list {
     size_t count;
     double *took_us;
 };
-
-static void die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
-
-static double now_us(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
-}
 
 /* "n0", "r1" and the like, each with its NUL, as they are on the wire. */
 static void read_perms(struct trip *trip)
@@ -193,13 +176,6 @@ static void drain(struct xs_handle *store)
         free(event);
 }
 
-static int compare(const void *left, const void *right)
-{
-    double a = *(const double *)left, b = *(const double *)right;
-
-    return (a > b) - (a < b);
-}
-
 int main(int argc, char **argv)
 {
     static struct list lists[LISTS_MAX];
@@ -228,9 +204,9 @@ int main(int argc, char **argv)
     }
     printf("[");
     for (size_t i = 0; i < count; i++) {
-        qsort(lists[i].took_us, repetitions, sizeof(double), compare);
-        printf("%s{\"trips\": %zu, \"p50_us\": %.1f, \"p99_us\": %.1f}", i ? ", " : "", lists[i].count,
-               lists[i].took_us[repetitions / 2], lists[i].took_us[repetitions - 1 - repetitions / 100]);
+        printf("%s{\"trips\": %zu, ", i ? ", " : "", lists[i].count);
+        print_percentiles(lists[i].took_us, repetitions);
+        printf("}");
     }
     printf("]\n");
     xs_close(store);

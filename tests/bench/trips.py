@@ -139,4 +139,3 @@ def report(table, parts, ours, theirs):
         measured = medians([run[key] for run in ours])
         for figure, unit in (('p50_us', 'us p50'), ('p99_us', 'us p99')):
             table.add('store', name, unit, measured[figure], 'the same requests', bare[key][figure])
-    table.requests = [[f'{kind} {body.split(bytes(1))[0].decode()}' for kind, body in part] for part in parts]
