@@ -513,10 +513,13 @@ static void guard_set_polling(struct guard *guard, bool polling)
     }
 }
 
-static const struct hypervisor_domain *guard_pick(const struct guard *guard, size_t count, uint16_t domid)
+/* `*next` is where the one is that was not picked yet; 0 at first. Who asks in rising order is not searched for. */
+static const struct hypervisor_domain *guard_pick(const struct guard *guard, size_t count, uint16_t domid, size_t *next)
 {
     size_t low = 0, high = count;
 
+    if (*next < count && guard->seen[*next].domid == domid)
+        return &guard->seen[(*next)++];
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         if (guard->seen[middle].domid < domid)
@@ -524,6 +527,7 @@ static const struct hypervisor_domain *guard_pick(const struct guard *guard, siz
         else
             high = middle;
     }
+    *next = low + 1;
     return low < count && guard->seen[low].domid == domid ? &guard->seen[low] : NULL;
 }
 
@@ -532,19 +536,23 @@ static void guard_tell(struct guard *guard, size_t count, unsigned first, unsign
 {
     struct session *next;
     struct observation *following;
+    size_t picked = 0;
 
     for (struct session *session = guard->live; session; session = next) {
-        unsigned domid = session->gate.journal.domid;
+        uint16_t domid = session->sight.seen.domid;
         next = session->next;
-        if (domid >= first && domid <= last)
-            session_observe(session, guard_pick(guard, count, (uint16_t)domid));
+        if (domid < first || domid > last)
+            continue;
+        session_fetch_ahead(session, true);
+        session_glance(session, guard->polled_ms);
+        session_observe(session, guard_pick(guard, count, domid, &picked), guard->polled_ms);
     }
     for (struct observation *observation = observations_next(guard->observations, NULL); observation;
          observation = following) {
         uint16_t domid = observation->helper.domid;
         following = observations_next(guard->observations, observation);
         if (domid >= first && domid <= last)
-            observation_see(observation, guard_pick(guard, count, domid));
+            observation_see(observation, guard_pick(guard, count, domid, &picked));
     }
 }
 
@@ -552,6 +560,14 @@ static void guard_widen(unsigned domid, unsigned *first, unsigned *last)
 {
     *first = domid < *first ? domid : *first;
     *last = domid > *last ? domid : *last;
+}
+
+static bool guard_holds(const struct guard *guard)
+{
+    for (const struct session *session = guard->live; session; session = session->next)
+        if (session_state(session) == P2MG_STATE_HELD)
+            return true;
+    return false;
 }
 
 /*
@@ -567,7 +583,7 @@ static void guard_count_unseen(struct guard *guard)
         return;
     if (gap_ms > 2 * guard->settings.poll_interval_ms)
         metrics_count(METRICS_POLL_OVERRUNS);
-    if (!guard_count(guard, P2MG_STATE_HELD))
+    if (!guard_holds(guard))
         return;
     if (gap_ms > guard->settings.max_gap_ms)
         metrics_count_blind(METRICS_BLIND_POLL, gap_ms);
@@ -581,7 +597,7 @@ static void guard_observe_all(struct guard *guard)
     unsigned first = UINT16_MAX, last = 0;
 
     for (const struct session *session = guard->live; session; session = session->next)
-        guard_widen(session->gate.journal.domid, &first, &last);
+        guard_widen(session->sight.seen.domid, &first, &last);
     for (const struct observation *observation = observations_next(guard->observations, NULL); observation;
          observation = observations_next(guard->observations, observation))
         guard_widen(observation->helper.domid, &first, &last);
@@ -625,14 +641,18 @@ static void guard_on_glance(evutil_socket_t fd, short what, void *context)
     bool more = observations_glance(guard->observations, now_ms);
     (void)fd, (void)what;
 
-    for (struct session *session = guard->live; session; session = session->next)
-        more |= session_glance(session, now_ms);
     /* A poll that is due is made while we are awake anyway; its own timer goes off when nobody has a counter to be
-     * read. */
+     * read. It reads the counters as well. */
     if (guard_is_busy(guard) && now_ms - guard->polled_ms >= guard->settings.poll_interval_ms) {
         guard_observe_all(guard);
-        if (guard_is_busy(guard))
+        more = guard_is_busy(guard);
+        if (more)
             timer_arm(guard->poll, guard->settings.poll_interval_ms + guard->settings.generation_interval_ms);
+    } else {
+        for (struct session *session = guard->live; session; session = session->next) {
+            session_fetch_ahead(session, false);
+            more |= session_glance(session, now_ms);
+        }
     }
     guard->callbacks.observed(guard->callbacks.context);
     if (more)

@@ -104,9 +104,22 @@ unsigned hypervisor_guest_page_kib(struct hypervisor *hypervisor)
 #endif
 }
 
+/* For every domain in every poll: printf would take longer than all the rest of one. */
+static void hypervisor_write_uuid(const uint8_t *bytes, char *to)
+{
+    static const char digits[] = "0123456789abcdef";
+
+    for (unsigned i = 0; i < 16; i++) {
+        if (i == 4 || i == 6 || i == 8 || i == 10)
+            *to++ = '-';
+        *to++ = digits[bytes[i] >> 4];
+        *to++ = digits[bytes[i] & 15];
+    }
+    *to = '\0';
+}
+
 static void hypervisor_convert(const xc_domaininfo_t *info, struct hypervisor_domain *domain)
 {
-    const uint8_t *u = info->handle;
     unsigned reason = (info->flags >> XEN_DOMINF_shutdownshift) & XEN_DOMINF_shutdownmask;
 
     memset(domain, 0, sizeof(*domain));
@@ -122,8 +135,7 @@ static void hypervisor_convert(const xc_domaininfo_t *info, struct hypervisor_do
     domain->paged_pages = info->paged_pages;
     domain->shared_info_frame = info->shared_info_frame;
     domain->cpu_time_ns = info->cpu_time;
-    snprintf(domain->uuid, sizeof(domain->uuid), "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
-             u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+    hypervisor_write_uuid(info->handle, domain->uuid);
 }
 
 int hypervisor_list(struct hypervisor *hypervisor, uint16_t first, size_t room, struct hypervisor_domain *domains)
@@ -209,6 +221,11 @@ void hypervisor_unmap_p2m(struct hypervisor_p2m *p2m)
         return;
     xenforeignmemory_unmap(p2m->memory, p2m->page, 1);
     free(p2m);
+}
+
+const volatile void *hypervisor_shared_info_page(const struct hypervisor_p2m *p2m)
+{
+    return p2m->page;
 }
 
 void hypervisor_read_shared_info(const struct hypervisor_p2m *p2m, struct sharedinfo *info)

@@ -34,8 +34,8 @@ struct hypervisor_domain {
     uint64_t shared_pages; /* with other domains, and ... */
     uint64_t paged_pages;  /* ... paged out by the host */
     uint64_t shared_info_frame;
-    uint64_t cpu_time_ns;
     char uuid[HYPERVISOR_UUID_LENGTH + 1];
+    uint64_t cpu_time_ns; /* last: all before is the same of a guest that runs and is left alone */
 };
 
 struct hypervisor;
@@ -100,6 +100,9 @@ struct hypervisor_p2m;
 int hypervisor_map_p2m(struct hypervisor *hypervisor, const struct hypervisor_domain *domain,
                        struct hypervisor_p2m **p2m);
 void hypervisor_unmap_p2m(struct hypervisor_p2m *p2m);
+
+/* The page itself, which is the guest's and hostile; valid as long as the mapping. */
+const volatile void *hypervisor_shared_info_page(const struct hypervisor_p2m *p2m);
 
 /* What stands there now: memory loads, no hypercall. Any thread. */
 void hypervisor_read_shared_info(const struct hypervisor_p2m *p2m, struct sharedinfo *info);

@@ -225,6 +225,27 @@ static enum p2m_problem p2m_decode(const struct p2m *p2m, unsigned level, uint64
     return *frame >> FRAME_BITS ? P2M_FRAME_IMPOSSIBLE : P2M_NO_PROBLEM;
 }
 
+static void p2m_note(struct p2m_notes *notes, const struct p2m *p2m, const void *table, unsigned index, uint64_t entry)
+{
+    if (notes->count < P2M_NOTES_MOST) {
+        notes->entry_bytes = p2m->entry_bytes;
+        notes->at[notes->count] = (const char *)table + index * p2m->entry_bytes;
+        notes->entries[notes->count] = entry;
+    }
+    if (notes->count <= P2M_NOTES_MOST)
+        notes->count++;
+}
+
+bool p2m_notes_stand(const struct p2m_notes *notes)
+{
+    if (notes->count == 0 || notes->count > P2M_NOTES_MOST)
+        return false;
+    for (unsigned i = 0; i < notes->count; i++)
+        if (p2m_load(notes->at[i], 0, notes->entry_bytes) != notes->entries[i])
+            return false;
+    return true;
+}
+
 /* Reads the entries of a mapped table that lead to leaf pages from `leaf` on; *count of them, until the table ends. */
 static int p2m_read_table(struct p2m_walk *walk, const void *table, unsigned level, uint64_t leaf, uint64_t *frames,
                           unsigned *count)
@@ -236,6 +257,8 @@ static int p2m_read_table(struct p2m_walk *walk, const void *table, unsigned lev
     *count = last - first + 1;
     for (unsigned i = 0; i < *count; i++) {
         uint64_t entry = p2m_load(table, first + i, p2m->entry_bytes);
+        if (walk->notes)
+            p2m_note(walk->notes, p2m, table, first + i, entry);
         enum p2m_problem problem = p2m_decode(p2m, level, entry, &frames[i]);
         if (problem)
             return p2m_stop(walk, problem, level, p2m_leaf_behind(p2m, level, leaf, i));

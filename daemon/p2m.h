@@ -87,12 +87,29 @@ struct p2m_sink {
     void *context;
 };
 
-/* A walk that can be done in steps. Set `p2m` and `lowest`, the rest to 0. */
+/*
+ * The entries that a walk has loaded, when they were few: as long as they stand where they stood, and their pages stay
+ * mapped, another walk would find the same.
+ */
+#define P2M_NOTES_MOST 4
+
+struct p2m_notes {
+    unsigned count; /* more than P2M_NOTES_MOST: they were not noted */
+    unsigned entry_bytes;
+    const void *at[P2M_NOTES_MOST];
+    uint64_t entries[P2M_NOTES_MOST];
+};
+
+/* False also when nothing was noted. Loads each entry once. */
+bool p2m_notes_stand(const struct p2m_notes *notes);
+
+/* A walk that can be done in steps. Set `p2m`, `lowest` and `notes`, the rest to 0. */
 struct p2m_walk {
     const struct p2m *p2m;
-    unsigned lowest; /* tables of this level and above are read: 1 = all; see p2m_top_level */
-    uint64_t next;   /* the leaf page that the walk has come to */
-    uint64_t pages;  /* met so far: tables and leaf pages, a page met several times in a row counted once */
+    struct p2m_notes *notes; /* NULL: none are taken */
+    unsigned lowest;         /* tables of this level and above are read: 1 = all; see p2m_top_level */
+    uint64_t next;           /* the leaf page that the walk has come to */
+    uint64_t pages;          /* met so far: tables and leaf pages, a page met several times in a row counted once */
     uint64_t last_table, last_below; /* frames met last, of the lowest level and below it */
     enum p2m_problem problem;
     unsigned problem_level; /* of the table with the entry, or that could not be mapped */

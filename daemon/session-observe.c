@@ -9,6 +9,8 @@
 #include "daemon/log.h"
 #include "daemon/record.h"
 
+#define SESSION_CACHE_LINE 64 /* on all that Xen runs on; another one costs time and nothing else */
+
 /* The sight is a member of its session. */
 static struct session *session_of(struct sight *sight)
 {
@@ -62,32 +64,50 @@ bool session_glance(struct session *session, int64_t now_ms)
         return false;
     sight_count_glance(&session->sight, now_ms);
     if (!session_is_over(session)) {
-        sight_compare_counter(&session->sight, now_ms);
-        session_write_down_generation(session, now_ms);
+        if (sight_compare_counter(&session->sight, now_ms))
+            session_write_down_generation(session, now_ms);
     }
     return true;
 }
 
-void session_observe(struct session *session, const struct hypervisor_domain *domain)
+/* What the second next is fetched for is where the next one's pages are. */
+void session_fetch_ahead(const struct session *session, bool polled)
+{
+    const struct session *next = session->next, *second = next ? next->next : NULL;
+
+    if (second) {
+        size_t bytes = polled ? offsetof(struct session, sight.baseline) : offsetof(struct session, sight.seen);
+        for (size_t at = 0; at < bytes; at += SESSION_CACHE_LINE)
+            __builtin_prefetch((const char *)second + at);
+    }
+    if (second && polled)
+        __builtin_prefetch(&second->gate.journal.cap_kib);
+    if (next)
+        sight_fetch_page(&next->sight);
+    if (next && polled)
+        sight_fetch_tables(&next->sight);
+}
+
+void session_observe(struct session *session, const struct hypervisor_domain *domain, int64_t now_ms)
 {
     struct sight *sight = &session->sight;
-    int64_t now_ms = clock_now_ms();
 
     if (session->step == STEP_THAWING || session->step == STEP_GONE)
         return;
-    if (!domain || domain->dying || strcmp(domain->uuid, session->gate.journal.uuid) != 0) {
+    if (!domain || domain->dying ||
+        (!sight_is_same(sight, domain) && strcmp(domain->uuid, session->gate.journal.uuid) != 0)) {
         session_post(session, EVENT_GONE);
         return;
     }
     if (domain->tot_pages != sight->seen.tot_pages) {
         session->moved_ms = now_ms;
         session->pending &= ~(1u << EVENT_STILL);
+        history_sample(session->history, HISTORY_TOT, now_ms, domain->tot_pages * sight_page_kib(sight));
     }
     sight_see(sight, domain, now_ms);
-    history_sample(session->history, HISTORY_TOT, now_ms, sight_tot_kib(sight));
     if (session->step == STEP_HELD && !session_is_over(session))
         sight_compare(sight, now_ms);
-    if (session->options.hold == P2MG_HOLD_SUSPENDED && !domain->suspended) {
+    if (!domain->suspended && session->options.hold == P2MG_HOLD_SUSPENDED) {
         session_stop(session, P2MG_REASON_GUEST_RESUMED, P2MG_OUTCOME_FAILED);
         return;
     }
@@ -106,9 +126,9 @@ void session_look(struct session *session)
     int error = hypervisor_get(session->host->hypervisor, session->gate.journal.domid, &domain);
 
     if (!error)
-        session_observe(session, &domain);
+        session_observe(session, &domain, clock_now_ms());
     else if (error == -ESRCH)
-        session_observe(session, NULL);
+        session_observe(session, NULL, clock_now_ms());
     /* Any other failure leaves the gap since the last observation to speak for itself. */
 }
 

@@ -206,6 +206,7 @@ int session_resume(struct session **result, struct session_host *host, const jso
         return error;
     }
     session->resumed = true;
+    history_sample(session->history, HISTORY_TOT, clock_now_ms(), sight_tot_kib(&session->sight));
     if (grace_left_ms >= 0)
         timer_arm(session->grace_timer, grace_left_ms);
     session_begin_freezing(session);

@@ -126,9 +126,13 @@ struct session {
     struct session_host *host;
     struct session *next;           /* in the guard's list */
     struct session *next_in_bucket; /* in its index by uuid */
+    /* Up to the sight's middle is what is read of every held guest many times a second. */
+    enum session_step step;
+    bool leaving;       /* renamed to NAME--migratedaway: the guest runs elsewhere, the domain is about to go */
+    bool away;          /* a job is at the worker, or an order at the surveyor */
+    struct sight sight; /* what is seen of the guest, and its baseline once there is one */
     char id[JOURNAL_SESSION_MAX];
     struct session_options options;
-    enum session_step step;
     struct gate gate;          /* as of the last job that ended */
     struct gate_report report; /* what that job found */
     struct rest rest;
@@ -136,8 +140,7 @@ struct session {
     uint64_t videoram_kib; /* as read when the gate was closed */
     struct session_agent agent;
 
-    struct sight sight; /* what is seen of the guest, and its baseline once there is one */
-    int64_t moved_ms;   /* when tot_pages last changed, or the pin was shown */
+    int64_t moved_ms; /* when tot_pages last changed, or the pin was shown */
 
     int64_t begun_ms, begun_wall_ms;
     uint64_t steady_kib;       /* the target as the watch on it knew it when the session began ... */
@@ -157,9 +160,7 @@ struct session {
     uint16_t applied_to; /* the new domain that was given the wanted target; 0 = none */
     bool passing;        /* or it waits for that one to have a target, in the journal */
     bool failed;
-    bool leaving; /* renamed to NAME--migratedaway: the guest runs elsewhere, the domain is about to go */
 
-    bool away;                  /* a job is at the worker, or an order at the surveyor */
     unsigned pending;           /* bits of events that came meanwhile */
     bool check_wanted;          /* somebody waits for a look at everything that starts from now on */
     bool check_running;         /* such a look is under way */
@@ -185,7 +186,13 @@ void session_free(struct session *session);
 bool session_glance(struct session *session, int64_t now_ms);
 
 /* An observation by the poll; NULL when the hypervisor does not know the domain any more. */
-void session_observe(struct session *session, const struct hypervisor_domain *domain);
+void session_observe(struct session *session, const struct hypervisor_domain *domain, int64_t now_ms);
+
+/*
+ * Has the processor fetch what the two above need of the sessions behind this one, `polled` or only glanced at: a
+ * thousand sessions are in no cache.
+ */
+void session_fetch_ahead(const struct session *session, bool polled);
 
 /* A watch below ~/memory fired, or the connection to xenstored came back. */
 void session_touched(struct session *session);

@@ -61,6 +61,14 @@ static uint64_t sharedinfo_load(const volatile void *page, size_t offset, unsign
                       : *(const volatile uint64_t *)(const volatile void *)at;
 }
 
+static const struct sharedinfo_layout *sharedinfo_layout(unsigned width)
+{
+    for (size_t i = 0; i < sizeof(sharedinfo_layouts) / sizeof(sharedinfo_layouts[0]); i++)
+        if (sharedinfo_layouts[i].width == width)
+            return &sharedinfo_layouts[i];
+    return NULL;
+}
+
 /*
  * The counter is loaded last and behind a barrier: a guest counts before and after it writes the others, so that an
  * update which began meanwhile shows in the counter. What was read before an update began stays to be told by the
@@ -68,20 +76,32 @@ static uint64_t sharedinfo_load(const volatile void *page, size_t offset, unsign
  */
 int sharedinfo_read(const volatile void *page, unsigned width, struct sharedinfo *info)
 {
-    for (size_t i = 0; i < sizeof(sharedinfo_layouts) / sizeof(sharedinfo_layouts[0]); i++) {
-        const struct sharedinfo_layout *layout = &sharedinfo_layouts[i];
-        if (layout->width != width)
-            continue;
-        info->width = width;
-        info->max_pfn = sharedinfo_load(page, layout->max_pfn, width);
-        info->pfn_to_mfn_frame_list_list = sharedinfo_load(page, layout->frame_list_list, width);
-        info->p2m_cr3 = sharedinfo_load(page, layout->p2m_cr3, width);
-        info->p2m_vaddr = sharedinfo_load(page, layout->p2m_vaddr, width);
-        atomic_thread_fence(memory_order_acquire);
-        info->p2m_generation = sharedinfo_load(page, layout->p2m_generation, width);
-        return 0;
-    }
-    return -EINVAL;
+    const struct sharedinfo_layout *layout = sharedinfo_layout(width);
+
+    if (!layout)
+        return -EINVAL;
+    info->width = width;
+    info->max_pfn = sharedinfo_load(page, layout->max_pfn, width);
+    info->pfn_to_mfn_frame_list_list = sharedinfo_load(page, layout->frame_list_list, width);
+    info->p2m_cr3 = sharedinfo_load(page, layout->p2m_cr3, width);
+    info->p2m_vaddr = sharedinfo_load(page, layout->p2m_vaddr, width);
+    atomic_thread_fence(memory_order_acquire);
+    info->p2m_generation = sharedinfo_load(page, layout->p2m_generation, width);
+    return 0;
+}
+
+bool sharedinfo_stands(const volatile void *page, const struct sharedinfo *info)
+{
+    struct sharedinfo now;
+
+    return sharedinfo_read(page, info->width, &now) == 0 && now.p2m_generation == info->p2m_generation &&
+           sharedinfo_same_place(&now, info);
+}
+
+/* All of it is within 64 bytes, in either width. */
+void sharedinfo_fetch(const volatile void *page, unsigned width)
+{
+    __builtin_prefetch((const char *)(uintptr_t)page + (width == 8 ? P2M_GENERATION_8 : P2M_GENERATION_4));
 }
 
 bool sharedinfo_is_updating(const struct sharedinfo *info)

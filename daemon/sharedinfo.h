@@ -25,6 +25,15 @@ struct sharedinfo {
 /* -EINVAL for a width that is neither 4 nor 8. `page` is a mapped page of the guest's. */
 int sharedinfo_read(const volatile void *page, unsigned width, struct sharedinfo *info);
 
+/*
+ * The page still says all of that. False also for a width that is neither of the two, so that a zeroed `info` stands
+ * for nothing known.
+ */
+bool sharedinfo_stands(const volatile void *page, const struct sharedinfo *info);
+
+/* Has the processor fetch what the two above are about to load. */
+void sharedinfo_fetch(const volatile void *page, unsigned width);
+
 /* The guest says that it is changing the list's mapping right now. */
 bool sharedinfo_is_updating(const struct sharedinfo *info);
 

@@ -2,6 +2,7 @@
 #include "daemon/sight.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "daemon/clock.h"
@@ -36,14 +37,23 @@ int sight_map(struct sight *sight)
     sight->kept.hypervisor = sight->hypervisor;
     sight->kept.domid = sight->seen.domid;
     sight->p2m_missing = error && error != -ENODATA;
+    sight->page = sight->p2m ? hypervisor_shared_info_page(sight->p2m) : NULL;
     return sight->p2m_missing ? error : 0;
+}
+
+static void sight_drop_kept(struct sight *sight)
+{
+    survey_kept_drop(&sight->kept);
+    sight->top_notes.count = 0; /* they say where in those pages */
 }
 
 void sight_unmap(struct sight *sight)
 {
-    survey_kept_drop(&sight->kept);
+    sight_drop_kept(sight);
     hypervisor_unmap_p2m(sight->p2m);
     sight->p2m = NULL;
+    sight->page = NULL;
+    sight->settled.width = 0;
 }
 
 /* ---- figures ---- */
@@ -72,7 +82,8 @@ void sight_begin_baseline(struct sight *sight)
     sight->baseline = (struct sight_figures){.time_ms = clock_wall_ms()};
     sight_read_sizes(sight, &sight->baseline);
     sight_read_layout(sight, &sight->baseline);
-    survey_kept_drop(&sight->kept);
+    sight_drop_kept(sight);
+    sight->settled.width = 0;
     sight->too_large = false;
 }
 
@@ -89,6 +100,8 @@ void sight_finish_baseline(struct sight *sight, uint64_t target_kib)
     sight->longest_gap_ms = 0;
     sight->seen_ms = sight->glanced_ms = clock_now_ms();
     sight->generation = baseline->info.p2m_generation;
+    sight->settled.width = 0;
+    sight->sizes_settled = false;
 }
 
 /* ---- surveys ---- */
@@ -99,7 +112,7 @@ static int sight_survey_here(struct sight *sight, bool glance, const struct surv
     struct p2m_source source = survey_kept_source(&sight->kept);
     struct survey *survey = sight->survey;
 
-    survey_begin(survey, sight->p2m, glance);
+    survey_begin(survey, sight->p2m, glance ? &sight->top_notes : NULL);
     int more = survey_step(survey, &source, SURVEY_STEP_ENTRIES);
     *result = survey_result(survey);
     return more > 0 ? -E2BIG : more;
@@ -122,7 +135,7 @@ int sight_survey(struct sight *sight)
     if (error == -E2BIG) {
         /* The tables near the root stay mapped, in the place of whatever the attempt has brought. */
         if (!sight->too_large)
-            survey_kept_drop(&sight->kept);
+            sight_drop_kept(sight);
         sight->too_large = true;
         return error;
     }
@@ -135,8 +148,10 @@ static bool sight_glance_structure(struct sight *sight, uint64_t *top)
 {
     const struct survey_result *result;
 
-    if (sight_survey_here(sight, true, &result) || !result->stands)
+    if (sight_survey_here(sight, true, &result) || !result->stands) {
+        sight->top_notes.count = 0; /* nobody compared what they say */
         return false;
+    }
     *top = result->digest;
     return true;
 }
@@ -155,6 +170,7 @@ bool sight_take_baseline_survey(struct sight *sight)
     baseline->has_structure = sight_survey_stands(sight) && sight_glance_structure(sight, &baseline->top);
     if (baseline->has_structure) {
         baseline->info = sight->surveyed.info;
+        sight->settled.width = 0;
         baseline->structure = sight->told.structure = sight->surveyed.digest;
     }
     return baseline->has_structure;
@@ -235,12 +251,16 @@ static void sight_compare_place(struct sight *sight, const struct sharedinfo *in
     sight->tell(sight, P2MG_REASON_STRUCTURE_CHANGED, "p2m", record_place(&sight->baseline.info), record_place(info));
 }
 
+/*
+ * The entries that the last walk has loaded are looked at first. One that differs need not be a change: the processor
+ * marks entries that it has used. Another root shows in the shared info page (sight_compare_place).
+ */
 static void sight_compare_top(struct sight *sight, int64_t now_ms)
 {
     uint64_t top;
 
     if (!sight->p2m || !sight->baseline.has_structure || sight->changed[CHANGE_STRUCTURE] ||
-        !sight_glance_structure(sight, &top) || top == sight->baseline.top)
+        p2m_notes_stand(&sight->top_notes) || !sight_glance_structure(sight, &top) || top == sight->baseline.top)
         return;
     sight->changed[CHANGE_STRUCTURE] = true;
     sight_tell_structure(sight, "top", sight->baseline.top, top, now_ms);
@@ -294,34 +314,62 @@ static void sight_compare_physmap(struct sight *sight, const struct sight_figure
         sight_tell_physmap(sight, &merged, now_ms);
 }
 
-void sight_compare_info(struct sight *sight, const struct sharedinfo *info, int64_t now_ms)
+bool sight_compare_info(struct sight *sight, const struct sharedinfo *info, int64_t now_ms)
 {
-    if (info->p2m_generation == sight->told.info.p2m_generation && info->p2m_generation == sight->generation &&
-        !(info->p2m_generation & 1) && sharedinfo_same_place(info, &sight->baseline.info))
-        return;
+    uint64_t before = sight->generation;
+
+    if (info->p2m_generation == sight->told.info.p2m_generation && info->p2m_generation == before &&
+        !(info->p2m_generation & 1) && sharedinfo_same_place(info, &sight->baseline.info)) {
+        sight->settled = *info;
+        return false;
+    }
     sight_compare_generation(sight, info, now_ms);
     sight_compare_place(sight, info, now_ms);
+    return sight->generation != before;
 }
 
-void sight_compare_counter(struct sight *sight, int64_t now_ms)
+bool sight_compare_counter(struct sight *sight, int64_t now_ms)
 {
     struct sharedinfo info;
 
+    if (sharedinfo_stands(sight->page, &sight->settled))
+        return false;
     hypervisor_read_shared_info(sight->p2m, &info);
-    sight_compare_info(sight, &info, now_ms);
+    return sight_compare_info(sight, &info, now_ms);
 }
 
-void sight_compare(struct sight *sight, int64_t now_ms)
+static void sight_compare_sizes(struct sight *sight, int64_t now_ms)
 {
+    const struct sight_figures *baseline = &sight->baseline, *told = &sight->told;
     struct sight_figures now = {.time_ms = clock_wall_ms()};
 
     sight_read_sizes(sight, &now);
     sight_compare_size(sight, now_ms);
     sight_compare_physmap(sight, &now, false, now_ms);
+    sight->sizes_settled = now.tot_kib == baseline->tot_kib && now.tot_kib == told->tot_kib &&
+                           now.shared_kib == baseline->shared_kib && now.paged_kib == baseline->paged_kib;
+}
+
+void sight_compare(struct sight *sight, int64_t now_ms)
+{
+    if (!sight->sizes_settled)
+        sight_compare_sizes(sight, now_ms);
     sight_compare_top(sight, now_ms);
 }
 
 /* ---- looks ---- */
+
+void sight_fetch_page(const struct sight *sight)
+{
+    if (sight->page)
+        sharedinfo_fetch(sight->page, sight->settled.width);
+}
+
+void sight_fetch_tables(const struct sight *sight)
+{
+    for (unsigned i = 0; i < sight->top_notes.count && i < P2M_NOTES_MOST; i++)
+        __builtin_prefetch(sight->top_notes.at[i]);
+}
 
 static void sight_count_gap(struct sight *sight, int64_t since_ms, int64_t now_ms)
 {
@@ -345,9 +393,15 @@ static bool sight_is_torn_down(const struct sight *sight, const struct hyperviso
            (sight->torn_down || domain->tot_pages < sight->seen.tot_pages);
 }
 
+bool sight_is_same(const struct sight *sight, const struct hypervisor_domain *domain)
+{
+    return memcmp(&sight->seen, domain, offsetof(struct hypervisor_domain, cpu_time_ns)) == 0;
+}
+
 void sight_see(struct sight *sight, const struct hypervisor_domain *domain, int64_t now_ms)
 {
     sight_count_gap(sight, sight->seen_ms, now_ms);
+    sight->sizes_settled = sight->sizes_settled && sight_is_same(sight, domain);
     sight->torn_down = sight_is_torn_down(sight, domain);
     sight->seen = *domain;
     sight->seen_ms = now_ms;

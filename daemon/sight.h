@@ -53,25 +53,32 @@ struct sight {
     sight_tell *tell;
     bool silent; /* nothing is told yet; what has changed by then is told later */
 
-    struct hypervisor_p2m *p2m;    /* NULL when the guest has none, and while it is not mapped */
-    bool p2m_missing;              /* a PV guest whose shared info page cannot be mapped */
+    /* What each poll of a guest that stands still reads is side by side: with a thousand of them it is not in the
+     * processor's nearest cache. */
+    bool p2m_missing;           /* a PV guest whose shared info page cannot be mapped */
+    struct hypervisor_p2m *p2m; /* NULL when the guest has none, and while it is not mapped */
+    const volatile void *page;  /* what that maps */
+    struct sharedinfo settled;  /* the page when all that it said was as told and as at the baseline; width 0: never */
+    int64_t glanced_ms;         /* when the generation was last read */
+    int64_t longest_gap_ms;     /* since the baseline */
+    int64_t seen_ms;            /* when the last observation was ... */
+    struct hypervisor_domain seen; /* ... and what it was */
+    bool sizes_settled;            /* ... and that was as told, and as at the baseline */
+    bool torn_down;                /* suspended, and losing its pages: the toolstack has done with the domain */
+    bool changed[CHANGE_COUNT];    /* since the baseline */
+    bool structure_unreadable;     /* at the last look */
+    uint64_t generation;           /* last read */
+    struct p2m_notes top_notes;    /* of the last look at the tables near the root; in pages that are kept */
+    struct sight_figures baseline;
+    struct sight_figures told; /* what subscribers were told last ... */
+
+    int64_t told_ms[CHANGE_COUNT]; /* ... and when: a guest may change all the time */
+    uint64_t changes;              /* observations of tot_pages that differed, since the first baseline */
+    uint64_t generation_steps;     /* how far it has counted while compared */
     struct survey_kept kept;       /* pages of its p2m that stay mapped */
     struct survey_result surveyed; /* the last survey of all of it ... */
     int survey_error;              /* ... that there was, unless this is set */
     bool too_large;                /* for the loop to survey */
-    struct hypervisor_domain seen; /* the last observation */
-    int64_t seen_ms;               /* when that was */
-    bool torn_down;                /* suspended, and losing its pages: the toolstack has done with the domain */
-
-    struct sight_figures baseline;
-    bool changed[CHANGE_COUNT];            /* since the baseline */
-    bool structure_unreadable;             /* at the last look */
-    int64_t glanced_ms;                    /* when the generation was last read */
-    int64_t longest_gap_ms;                /* since the baseline */
-    struct sight_figures told;             /* what subscribers were told last ... */
-    int64_t told_ms[CHANGE_COUNT];         /* ... and when: a guest may change all the time */
-    uint64_t changes;                      /* observations of tot_pages that differed, since the first baseline */
-    uint64_t generation, generation_steps; /* last read; how far it has counted while compared */
 };
 
 /* The three pointers are borrowed. `domain` is the first observation. */
@@ -84,6 +91,9 @@ uint64_t sight_tot_kib(const struct sight *sight);
 /* Maps what can be mapped of the guest; a failure is returned, and speaks against every proceed. */
 int sight_map(struct sight *sight);
 void sight_unmap(struct sight *sight);
+
+/* Nothing but the time that it has run differs from the last observation. */
+bool sight_is_same(const struct sight *sight, const struct hypervisor_domain *domain);
 
 /* An observation: how long nobody looked, and whether the domain is being taken apart. Compares nothing. */
 void sight_see(struct sight *sight, const struct hypervisor_domain *domain, int64_t now_ms);
@@ -118,13 +128,23 @@ bool sight_survey_may_pass(const struct sight *sight);
 /* What the poll's one hypercall has told, and the tables near the root. */
 void sight_compare(struct sight *sight, int64_t now_ms);
 
-/* The guest's own counter and place of its p2m: loads from its page. Only with a p2m. */
-void sight_compare_counter(struct sight *sight, int64_t now_ms);
+/*
+ * The guest's own counter and place of its p2m: loads from its page. Only with a p2m. True when the counter is not what
+ * it was when it was read last.
+ */
+bool sight_compare_counter(struct sight *sight, int64_t now_ms);
 
 /* The same from a page that was read already. */
-void sight_compare_info(struct sight *sight, const struct sharedinfo *info, int64_t now_ms);
+bool sight_compare_info(struct sight *sight, const struct sharedinfo *info, int64_t now_ms);
 
 void sight_compare_survey(struct sight *sight);
+
+/*
+ * Have the processor fetch the guest's pages that sight_compare_counter, and sight_compare, are about to load from: of
+ * a thousand guests they are in no cache.
+ */
+void sight_fetch_page(const struct sight *sight);
+void sight_fetch_tables(const struct sight *sight);
 
 /* The time since the counter was read last was a gap, and ends now. Only with a p2m. */
 void sight_count_glance(struct sight *sight, int64_t now_ms);

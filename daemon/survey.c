@@ -15,7 +15,7 @@ struct survey {
     XXH3_state_t *state;
     uint64_t seed;
     bool begun;
-    bool glance;
+    struct p2m_notes *notes; /* of a glance */
     struct p2m_walk walk;
     struct survey_result result;
 };
@@ -52,10 +52,12 @@ void survey_free(struct survey *survey)
     free(survey);
 }
 
-void survey_begin(struct survey *survey, const struct hypervisor_p2m *p2m, bool glance)
+void survey_begin(struct survey *survey, const struct hypervisor_p2m *p2m, struct p2m_notes *notes)
 {
     survey->guest = p2m;
-    survey->glance = glance;
+    survey->notes = notes;
+    if (notes)
+        notes->count = 0;
     survey->begun = false;
 }
 
@@ -85,7 +87,8 @@ static bool survey_start(struct survey *survey)
                               result->p2m.max_pfn};
     XXH3_64bits_reset_withSeed(survey->state, survey->seed);
     XXH3_64bits_update(survey->state, place, sizeof(place));
-    survey->walk = (struct p2m_walk){.p2m = &result->p2m, .lowest = survey->glance ? p2m_top_level(&result->p2m) : 1};
+    survey->walk = (struct p2m_walk){
+        .p2m = &result->p2m, .notes = survey->notes, .lowest = survey->notes ? p2m_top_level(&result->p2m) : 1};
     survey->begun = true;
     return true;
 }

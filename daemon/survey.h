@@ -40,8 +40,11 @@ struct survey;
 int survey_new(struct survey **survey);
 void survey_free(struct survey *survey);
 
-/* `glance`: only the tables near the root. The mapping must outlive the survey's steps. */
-void survey_begin(struct survey *survey, const struct hypervisor_p2m *p2m, bool glance);
+/*
+ * `notes`: only the tables near the root, and what is loaded of them is noted, to be of use as long as the source keeps
+ * its pages. NULL: all of the p2m. The mapping must outlive the survey's steps, and so must the notes.
+ */
+void survey_begin(struct survey *survey, const struct hypervisor_p2m *p2m, struct p2m_notes *notes);
 
 /* As p2m_walk_step, but a problem is a result: 1 = more to do, 0 = done, or the source's negative errno. */
 int survey_step(struct survey *survey, const struct p2m_source *source, unsigned entries);

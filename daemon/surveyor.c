@@ -51,7 +51,7 @@ static int surveyor_start(struct surveyor *surveyor, struct survey_order *order)
     }
     if (error)
         return error;
-    survey_begin(order->survey, order->p2m ? order->p2m : order->own, false);
+    survey_begin(order->survey, order->p2m ? order->p2m : order->own, NULL);
     return 0;
 }
 

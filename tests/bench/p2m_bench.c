@@ -220,7 +220,7 @@ static double full_check(const struct p2m_source *source, struct survey *survey,
     double started = now_us(), before = started;
     int more;
 
-    survey_begin(survey, p2m, false);
+    survey_begin(survey, p2m, NULL);
     do {
         more = survey_step(survey, source, SURVEY_STEP_ENTRIES);
         double after = now_us();

@@ -170,6 +170,11 @@ void hypervisor_unmap_p2m(struct hypervisor_p2m *p2m)
     free(p2m);
 }
 
+const volatile void *hypervisor_shared_info_page(const struct hypervisor_p2m *p2m)
+{
+    return p2m->page;
+}
+
 void hypervisor_read_shared_info(const struct hypervisor_p2m *p2m, struct sharedinfo *info)
 {
     sharedinfo_read(p2m->page, p2m->width, info);

@@ -87,11 +87,11 @@ class Layout:
         self.put_leaf(one, LEAVES + other)
         self.put_leaf(other, LEAVES + one)
 
-    def move_table(self, leaf):
+    def move_table(self, leaf, level=1):
         """A table with the same content in another frame."""
-        old, key = self.table(1, leaf), (1, (self.first + leaf) >> self.bits)
+        old, key = self.table(level, leaf), (level, (self.first + leaf) >> self.bits * level)
         new = self.machine.new_frame()
         at, to = self.machine.frame_at(old), self.machine.frame_at(new)
         self.machine.map[to:to + FRAME] = self.machine.map[at:at + FRAME]
         self.tables[key] = new
-        self.put(self.table(2, leaf), self.index(2, leaf), new)
+        self.put(self.table(level + 1, leaf), self.index(level + 1, leaf), new)

@@ -78,6 +78,34 @@ class Structure(LayoutCase):
         self.assertEqual(event['reason'], 'structure-changed')
         self.assertNotEqual(event['before']['top'], event['now']['top'])
 
+    def test_tables_near_the_root_of_each_size_are_watched(self):
+        """Few entries are compared where they stand, many by another walk."""
+        for domid, form in enumerate(({}, {'max_pfn': 24 << 18}, {'kind': 'tree'}, {'kind': 'tree', 'max_pfn': 6 << 18}), 1):
+            with self.subTest(form):
+                p2m = self.create(domid, **form)
+                session = self.client.hold(domid)
+                self.subscribe()
+                p2m.move_table(p2m.leaves - 1, 2 if p2m.kind == 'list' else 1)
+                event = self.client.event('session.changed', domid=domid)
+                self.assertEqual(event['reason'], 'structure-changed')
+                self.assertNotEqual(event['before']['top'], event['now']['top'])
+                self.assert_verdict(session, 'retry', 'structure-changed')
+
+    def test_mark_of_the_processor_is_no_change(self):
+        """An entry that was used once differs, and leads to the same; what changes after it is seen all the same."""
+        p2m = self.create()
+        session = self.client.hold(1)
+        self.subscribe()
+        maps = self.host.machine.maps()
+        p2m.put(p2m.root, p2m.index(4, 0), p2m.table(3, 0), flags=0x21)
+        lists = self.host.machine.lists()
+        wait_until(lambda: self.host.machine.lists() > lists + 3, 20, 'polls')
+        self.assert_verdict(session, 'proceed', 'unchanged')
+        self.assertEqual(self.host.machine.maps(), maps)
+        p2m.move_table(0, 2)
+        event = self.client.event('session.changed')
+        self.assertEqual(event['reason'], 'structure-changed')
+
     def test_large_guest_is_surveyed_beside_the_loop(self):
         p2m = self.create(max_pfn=24 << 18)  # 24 GiB: more tables than stay mapped
         session = self.client.hold(1)

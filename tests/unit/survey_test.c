@@ -93,12 +93,19 @@ static int tear_down(void **state)
     return munmap(machine, sizeof(*machine));
 }
 
+static struct p2m_notes notes; /* of the last glance */
+
+static void take_nothing(void *context, unsigned level, uint64_t first, const uint64_t *frames, unsigned count)
+{
+    (void)context, (void)level, (void)first, (void)frames, (void)count;
+}
+
 /* A whole survey, in steps of this many entries. */
 static const struct survey_result *look(const struct p2m_source *source, bool glance, unsigned entries)
 {
     int more;
 
-    survey_begin(survey, p2m, glance);
+    survey_begin(survey, p2m, glance ? &notes : NULL);
     while ((more = survey_step(survey, source, entries)) > 0)
         ;
     assert_int_equal(more, 0);
@@ -166,6 +173,61 @@ static void glance_sees_the_tables_near_the_root(void **state)
     words(THIRD)[0] = (uint64_t)SECOND << 12 | 1;
 }
 
+static void noted_entries_stand_as_long_as_they_are_the_same(void **state)
+{
+    struct p2m_source keeping = survey_kept_source(&kept);
+    (void)state;
+
+    survey_kept_drop(&kept);
+    make_guest(3);
+    notes.count = 0;
+    assert_false(p2m_notes_stand(&notes)); /* nothing is noted */
+    assert_true(look(&keeping, true, SURVEY_STEP_ENTRIES)->stands);
+    assert_int_equal(notes.count, 1 + 1); /* the root's entry, and the one of the table below */
+    assert_true(p2m_notes_stand(&notes));
+    words(FIRST)[3] += 4096; /* far from the root */
+    assert_true(p2m_notes_stand(&notes));
+    words(THIRD)[0] ^= 0x20; /* the processor has used it: another walk tells that it leads to the same */
+    assert_false(p2m_notes_stand(&notes));
+    words(THIRD)[0] ^= 0x20;
+    assert_true(p2m_notes_stand(&notes));
+    words(THIRD)[0] += 4096;
+    assert_false(p2m_notes_stand(&notes));
+    words(THIRD)[0] -= 4096;
+    look(&keeping, true, SURVEY_STEP_ENTRIES); /* notes are of the last walk, and not of two */
+    assert_int_equal(notes.count, 1 + 1);
+    survey_kept_drop(&kept);
+}
+
+static void many_entries_are_not_noted(void **state)
+{
+    struct p2m p2m_of_many = {.kind = P2M_TREE,
+                              .width = 8,
+                              .levels = 2,
+                              .index_bits = 9,
+                              .entry_bytes = 8,
+                              .root = THIRD,
+                              .max_pfn = (P2M_NOTES_MOST + 1) << 18,
+                              .leaves = (P2M_NOTES_MOST + 1) * 512};
+    struct p2m_source keeping = survey_kept_source(&kept);
+    struct p2m_sink sink = {take_nothing, NULL};
+    (void)state;
+
+    make_guest(1);
+    for (unsigned most = P2M_NOTES_MOST; most <= P2M_NOTES_MOST + 1; most++) {
+        p2m_of_many.leaves = most * 512;
+        notes.count = 0;
+        struct p2m_walk walk = {.p2m = &p2m_of_many, .notes = &notes, .lowest = p2m_top_level(&p2m_of_many)};
+        for (unsigned i = 0; i < most; i++)
+            words(THIRD)[i] = 100 + i;
+        while (p2m_walk_step(&walk, &keeping, SURVEY_STEP_ENTRIES, &sink) > 0)
+            ;
+        assert_int_equal(notes.count, most);
+        assert_int_equal(p2m_notes_stand(&notes), most == P2M_NOTES_MOST);
+    }
+    survey_kept_drop(&kept);
+}
+
 static void nothing_stands_during_an_update(void **state)
 {
     struct p2m_source source = survey_pages_source(&pages);
@@ -177,7 +239,7 @@ static void nothing_stands_during_an_update(void **state)
     set(P2M_GENERATION, 2);
     assert_true(look(&source, false, SURVEY_STEP_ENTRIES)->stands);
     /* In the middle of it: the counter moves on, and is even again at the end. */
-    survey_begin(survey, p2m, false);
+    survey_begin(survey, p2m, NULL);
     assert_int_equal(survey_step(survey, &source, 1), 1);
     set(P2M_GENERATION, 4);
     while (survey_step(survey, &source, SURVEY_STEP_ENTRIES) > 0)
@@ -185,7 +247,7 @@ static void nothing_stands_during_an_update(void **state)
     assert_int_equal(survey_result(survey)->problem, P2M_MOVING);
     assert_false(survey_result(survey)->stands);
     /* The root moves, and the counter does not. */
-    survey_begin(survey, p2m, false);
+    survey_begin(survey, p2m, NULL);
     assert_int_equal(survey_step(survey, &source, 1), 1);
     set(P2M_CR3, UINT64_C(100) << 12);
     while (survey_step(survey, &source, SURVEY_STEP_ENTRIES) > 0)
@@ -218,7 +280,7 @@ static void no_more_stays_mapped_than_is_allowed(void **state)
 
     make_guest(SURVEY_KEPT_PAGES);
     survey_kept_drop(&kept);
-    survey_begin(survey, p2m, false);
+    survey_begin(survey, p2m, NULL);
     assert_int_equal(survey_step(survey, &source, SURVEY_STEP_ENTRIES), -E2BIG);
     assert_int_equal(kept.count, SURVEY_KEPT_PAGES);
     survey_kept_drop(&kept);
@@ -229,9 +291,14 @@ static void no_more_stays_mapped_than_is_allowed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(digest_is_the_same_however_it_is_read), cmocka_unit_test(everything_that_makes_up_a_p2m_tells),
-        cmocka_unit_test(glance_sees_the_tables_near_the_root),  cmocka_unit_test(nothing_stands_during_an_update),
-        cmocka_unit_test(problem_is_a_result_and_no_error),      cmocka_unit_test(no_more_stays_mapped_than_is_allowed),
+        cmocka_unit_test(digest_is_the_same_however_it_is_read),
+        cmocka_unit_test(everything_that_makes_up_a_p2m_tells),
+        cmocka_unit_test(glance_sees_the_tables_near_the_root),
+        cmocka_unit_test(nothing_stands_during_an_update),
+        cmocka_unit_test(problem_is_a_result_and_no_error),
+        cmocka_unit_test(no_more_stays_mapped_than_is_allowed),
+        cmocka_unit_test(noted_entries_stand_as_long_as_they_are_the_same),
+        cmocka_unit_test(many_entries_are_not_noted),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
