@@ -513,13 +513,23 @@ static void guard_set_polling(struct guard *guard, bool polling)
     }
 }
 
-/* `*next` is where the one is that was not picked yet; 0 at first. Who asks in rising order is not searched for. */
+/*
+ * `*next` is where the one stands that follows whoever was picked last; 0 at first. Domids rise, so that from one to
+ * another there are at most as many places as there are numbers: who asks in about their order is hardly searched for.
+ */
 static const struct hypervisor_domain *guard_pick(const struct guard *guard, size_t count, uint16_t domid, size_t *next)
 {
     size_t low = 0, high = count;
 
-    if (*next < count && guard->seen[*next].domid == domid)
-        return &guard->seen[(*next)++];
+    if (*next < count && guard->seen[*next].domid <= domid) {
+        size_t numbers = (size_t)domid - guard->seen[*next].domid + 1;
+        low = *next;
+        high = numbers < count - low ? low + numbers : count;
+    } else if (*next < count) {
+        size_t numbers = (size_t)guard->seen[*next].domid - domid;
+        high = *next;
+        low = numbers < high ? high - numbers : 0;
+    }
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         if (guard->seen[middle].domid < domid)
@@ -856,7 +866,7 @@ void guard_apply(struct guard *guard, const struct guard_settings *settings)
 static int guard_start_worker(struct guard *guard, struct event_base *base)
 {
     const struct worker_callbacks callbacks = {guard_on_touched, guard_on_lost, guard_on_back, guard};
-    struct worker_settings settings = {0};
+    struct worker_settings settings = {.watches_apart = true};
     int error = hypervisor_open(&settings.hypervisor);
 
     if (!error)

@@ -143,9 +143,9 @@ void action_hold(struct session *session)
     session->host->held(session->host->context, session);
 }
 
-void session_begin_freezing(struct session *session)
+void session_begin_freezing(struct session *session, int64_t now_ms)
 {
-    session->freezing_since_ms = clock_now_ms();
+    session->freezing_since_ms = now_ms;
     timer_arm(session->freeze_timer, session->options.policy.freeze_timeout_ms);
 }
 
@@ -155,7 +155,7 @@ static void session_count_attempt(struct session *session)
     session->resumed = false;
     session_agent_forget(session);
     event_del(session->grace_timer);
-    session_begin_freezing(session);
+    session_begin_freezing(session, clock_now_ms());
     metrics_count(METRICS_RETRIES);
     record_emit(session, "session.retry", "{s:I}", "attempt", (json_int_t)session->attempt);
 }

@@ -63,6 +63,6 @@ bool guard_survey_may_pass(struct session *session);
 void session_fail(struct session *session, enum p2mg_reason reason);
 
 /* An attempt's time to hold begins. */
-void session_begin_freezing(struct session *session);
+void session_begin_freezing(struct session *session, int64_t now_ms);
 
 #endif

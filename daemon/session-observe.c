@@ -70,7 +70,7 @@ bool session_glance(struct session *session, int64_t now_ms)
     return true;
 }
 
-/* What the second next is fetched for is where the next one's pages are. */
+/* The next one was fetched a step before, so that nobody waits for the pointers to its pages. */
 void session_fetch_ahead(const struct session *session, bool polled)
 {
     const struct session *next = session->next, *second = next ? next->next : NULL;
@@ -94,8 +94,7 @@ void session_observe(struct session *session, const struct hypervisor_domain *do
 
     if (session->step == STEP_THAWING || session->step == STEP_GONE)
         return;
-    if (!domain || domain->dying ||
-        (!sight_is_same(sight, domain) && strcmp(domain->uuid, session->gate.journal.uuid) != 0)) {
+    if (!domain || domain->dying || strcmp(domain->uuid, sight->seen.uuid) != 0) {
         session_post(session, EVENT_GONE);
         return;
     }

@@ -209,7 +209,7 @@ int session_resume(struct session **result, struct session_host *host, const jso
     history_sample(session->history, HISTORY_TOT, clock_now_ms(), sight_tot_kib(&session->sight));
     if (grace_left_ms >= 0)
         timer_arm(session->grace_timer, grace_left_ms);
-    session_begin_freezing(session);
+    session_begin_freezing(session, clock_now_ms());
     session_arm_deadline(session);
     *result = session;
     return 0;

@@ -92,9 +92,6 @@ uint64_t sight_tot_kib(const struct sight *sight);
 int sight_map(struct sight *sight);
 void sight_unmap(struct sight *sight);
 
-/* Nothing but the time that it has run differs from the last observation. */
-bool sight_is_same(const struct sight *sight, const struct hypervisor_domain *domain);
-
 /* An observation: how long nobody looked, and whether the domain is being taken apart. Compares nothing. */
 void sight_see(struct sight *sight, const struct hypervisor_domain *domain, int64_t now_ms);
 

@@ -20,23 +20,37 @@
 /* More entries than xenstored lets a guest set (5), enough for what dom0 tools make. */
 #define STORE_PERMS_ENTRIES 16
 
+/*
+ * With the first watch libxenstore starts a thread that reads all of its connection, and from then on the answer to
+ * each request wakes two threads: hence a connection for watches alone, for whoever makes many requests.
+ */
 struct store {
+    bool apart;
     struct xs_handle *handle;
+    struct xs_handle *watches; /* the same one unless they are apart; both are open, or none */
     unsigned lists_lost;
     atomic_uint_least64_t round_trips, conflicts; /* read by the loop */
 };
 
 /* For each request that is sent. */
-static struct xs_handle *store_ask(struct store *store)
+static struct xs_handle *store_count_trip(struct store *store, struct xs_handle *handle)
 {
     atomic_fetch_add_explicit(&store->round_trips, 1, memory_order_relaxed);
-    return store->handle;
+    return handle;
 }
 
-int store_new(struct store **store)
+static struct xs_handle *store_ask(struct store *store)
+{
+    return store_count_trip(store, store->handle);
+}
+
+int store_new(struct store **store, bool watches_apart)
 {
     *store = calloc(1, sizeof(**store));
-    return *store ? 0 : -ENOMEM;
+    if (!*store)
+        return -ENOMEM;
+    (*store)->apart = watches_apart;
+    return 0;
 }
 
 void store_free(struct store *store)
@@ -76,28 +90,34 @@ int store_reconnect(struct store *store)
     if (error)
         return error;
     store->handle = xs_open(0);
-    return store->handle ? 0 : -errno;
+    store->watches = store->handle && store->apart ? xs_open(0) : store->handle;
+    error = store->watches ? 0 : -errno;
+    if (error)
+        store_disconnect(store);
+    return error;
 }
 
 void store_disconnect(struct store *store)
 {
+    if (store->watches && store->watches != store->handle)
+        xs_close(store->watches);
     if (store->handle)
         xs_close(store->handle);
-    store->handle = NULL;
+    store->handle = store->watches = NULL;
 }
 
 int store_fd(const struct store *store)
 {
-    return store->handle ? xs_fileno(store->handle) : -1;
+    return store->watches ? xs_fileno(store->watches) : -1;
 }
 
 int store_next_event(struct store *store, char *path, size_t path_size, char *token, size_t token_size)
 {
-    if (!store->handle)
+    if (!store->watches)
         return -ENOTCONN;
 
     errno = 0;
-    char **event = xs_check_watch(store->handle);
+    char **event = xs_check_watch(store->watches);
     if (!event)
         return errno == EAGAIN ? 0 : -ENOTCONN;
     snprintf(path, path_size, "%s", event[XS_WATCH_PATH]);
@@ -107,13 +127,18 @@ int store_next_event(struct store *store, char *path, size_t path_size, char *to
 }
 
 /* GET_DOMAIN_PATH is answered without looking at the tree: the cheapest question there is. */
-bool store_alive(struct store *store)
+static bool store_answers(struct store *store, struct xs_handle *handle)
 {
-    if (!store->handle)
-        return false;
-    char *path = xs_get_domain_path(store_ask(store), 0);
+    char *path = handle ? xs_get_domain_path(store_count_trip(store, handle), 0) : NULL;
+
     free(path);
     return path != NULL;
+}
+
+bool store_alive(struct store *store)
+{
+    return store_answers(store, store->handle) &&
+           (store->watches == store->handle || store_answers(store, store->watches));
 }
 
 /*
@@ -144,7 +169,7 @@ int store_watch(struct store *store, const char *path, const char *token)
 {
     if (!store->handle)
         return -ENOTCONN;
-    if (xs_watch(store_ask(store), path, token) || errno == EEXIST)
+    if (xs_watch(store_count_trip(store, store->watches), path, token) || errno == EEXIST)
         return 0;
     return store_error(store);
 }
@@ -153,7 +178,7 @@ int store_unwatch(struct store *store, const char *path, const char *token)
 {
     if (!store->handle)
         return -ENOTCONN;
-    if (xs_unwatch(store_ask(store), path, token) || errno == ENOENT)
+    if (xs_unwatch(store_count_trip(store, store->watches), path, token) || errno == ENOENT)
         return 0;
     return store_error(store);
 }

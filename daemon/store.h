@@ -21,7 +21,8 @@ struct store;
 /* A transaction in whose context a call runs; 0 = none. */
 typedef uint32_t store_txn;
 
-int store_new(struct store **store);
+/* `watches_apart`: watches have a connection of their own, so that requests are answered without a thread between. */
+int store_new(struct store **store, bool watches_apart);
 void store_free(struct store *store);
 
 /*

@@ -285,7 +285,7 @@ int main(int argc, char **argv)
                   strerror(-error));
         return THAW_FAILED;
     }
-    error = store_new(&thaw.tools.store);
+    error = store_new(&thaw.tools.store, false);
     thaw.put_back = json_array();
     if (error || !thaw.put_back) {
         log_error("out of memory");

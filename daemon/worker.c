@@ -243,7 +243,7 @@ int worker_new(struct worker **result, struct event_base *base, const struct wor
     worker->notices_end = &worker->notices;
     worker->never_dies = settings->never_dies;
     worker->tools.hypervisor = settings->hypervisor;
-    int error = store_new(&worker->tools.store);
+    int error = store_new(&worker->tools.store, settings->watches_apart);
     if (!error)
         error = handover_open(&worker->handover, base, worker_main, worker_deliver_notices, worker);
     if (error) {

@@ -53,8 +53,9 @@ struct worker;
 
 struct worker_settings {
     struct hypervisor
-        *hypervisor; /* for the work alone from here on; NULL in a guest, where there is none to be asked */
-    bool never_dies; /* the connection is a guest's device, which outlives xenstored: no heartbeat */
+        *hypervisor;    /* for the work alone from here on; NULL in a guest, where there is none to be asked */
+    bool watches_apart; /* see store_new */
+    bool never_dies;    /* the connection is a guest's device, which outlives xenstored: no heartbeat */
 };
 
 int worker_new(struct worker **worker, struct event_base *base, const struct worker_settings *settings,

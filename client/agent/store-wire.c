@@ -37,8 +37,9 @@ struct store {
 
 /* ---- connection ---- */
 
-int store_new(struct store **result)
+int store_new(struct store **result, bool watches_apart)
 {
+    (void)watches_apart; /* there is no thread here */
     struct store *store = calloc(1, sizeof(*store));
 
     if (!store)

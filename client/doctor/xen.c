@@ -173,7 +173,7 @@ static int store_try(struct store_answer *answer)
         return -errno;
     pid_t child = fork();
     if (child == 0) {
-        struct store_answer said = {.error = store_new(&store)};
+        struct store_answer said = {.error = store_new(&store, false)};
         if (!said.error)
             said.error = store_probe_kind(store, &said.oxenstored);
         _exit(write(ends[1], &said, sizeof(said)) == (ssize_t)sizeof(said) ? 0 : 1);
@@ -203,7 +203,7 @@ void check_xenstored(struct doctor *doctor, struct finding *finding)
     if (!error)
         error = answer.error;
     if (!error)
-        error = store_new(&store);
+        error = store_new(&store, false);
     if (!error)
         error = store_connect(store);
     if (!error) {

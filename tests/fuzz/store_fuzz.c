@@ -328,7 +328,7 @@ static void read_text(const uint8_t *data, size_t length)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (!connection)
-        MUST(store_new(&connection) == 0 && store_reconnect(connection) == 0);
+        MUST(store_new(&connection, false) == 0 && store_reconnect(connection) == 0);
     if (size)
         fuzz_texts(data, size, read_text);
     return 0;
