@@ -50,6 +50,7 @@ struct observation_reading {
     struct work work;
     struct observation *observation;
     uint16_t domid;
+    bool judged; /* a verdict waits for it: watches that are gone without anybody knowing it speak against proceed */
     char name[OBSERVATION_NAME_MAX];
     bool has_target;
     uint64_t target_kib, videoram_kib;
@@ -76,7 +77,7 @@ static void observation_reading_run(struct work *work, const struct worker_tools
     uint16_t domid = reading->domid;
     int error = node_read_name(store, domid, reading->name, sizeof(reading->name));
 
-    reading->error = error == -ENOTCONN ? error : 0;
+    reading->error = error == -ENOTCONN || (reading->judged && !store_hears(store)) ? -ENOTCONN : 0;
     reading->has_target = observation_read_kib(store, domid, "memory/target", &reading->target_kib, &reading->error);
     if (!observation_read_kib(store, domid, "memory/videoram", &reading->videoram_kib, &reading->error))
         reading->videoram_kib = 0;
@@ -100,6 +101,7 @@ static void observation_read(struct observation *observation)
     reading->work.done = observation_reading_done;
     reading->observation = observation;
     reading->domid = observation->helper.domid;
+    reading->judged = observation->step == OBSERVATION_CLOSING;
     reading->error = -ECANCELED;
     worker_submit(observation->host->worker, &reading->work);
 }

@@ -46,6 +46,7 @@ void session_submit(struct session *session, enum session_operation operation, u
         session->check_running = true;
         session->checks_running = session->checks_wanted;
     }
+    job->judged = session->check_running;
     worker_submit(session->host->worker, &job->work);
 }
 
@@ -86,6 +87,18 @@ static void session_job_take(struct session_job *job, const struct worker_tools 
     job->error = gate_take(&job->gate, tools, job->young, job->pin_kib, &job->report);
 }
 
+/* No look makes up for watches that were gone for a while without anybody knowing it yet. */
+static void session_job_sync(struct session_job *job, const struct worker_tools *tools)
+{
+    if (job->judged && !store_hears(tools->store))
+        job->error = -ENOTCONN;
+    else
+        job->error = gate_sync(&job->gate, tools, job->pin_kib, job->open, job->cap_pages, &job->report);
+    /* A verdict may rest on this look: the agent's word is part of it. */
+    if (!job->error && job->seq)
+        job->listened = agent_listen(tools->store, job->gate.journal.domid, &job->view) == 0;
+}
+
 static void session_job_restore(struct session_job *job, const struct worker_tools *tools)
 {
     if (!job->gate.taken && job->gate.doubt == GATE_SURE)
@@ -111,10 +124,7 @@ void session_job_run(struct work *work, const struct worker_tools *tools)
         job->error = agent_ask(&job->gate, tools, job->seq, job->lease_s, &job->view);
         break;
     case OPERATION_SYNC:
-        job->error = gate_sync(&job->gate, tools, job->pin_kib, job->open, job->cap_pages, &job->report);
-        /* A verdict may rest on this look: the agent's word is part of it. */
-        if (!job->error && job->seq)
-            job->listened = agent_listen(tools->store, job->gate.journal.domid, &job->view) == 0;
+        session_job_sync(job, tools);
         break;
     case OPERATION_RESTORE:
         session_job_restore(job, tools);

@@ -32,6 +32,7 @@ struct session_job {
     uint64_t pin_kib, cap_pages;
     uint64_t wanted_before_kib; /* the toolstack's wish as known before */
     bool open, young;
+    bool judged;      /* OPERATION_SYNC: a verdict waits for it */
     struct rest rest; /* OPERATION_TAKE: these three say whether the guest rests at pin_kib */
     uint64_t tot_kib, videoram_kib;
     bool hvm;

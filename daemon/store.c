@@ -135,10 +135,14 @@ static bool store_answers(struct store *store, struct xs_handle *handle)
     return path != NULL;
 }
 
+bool store_hears(struct store *store)
+{
+    return store_answers(store, store->watches);
+}
+
 bool store_alive(struct store *store)
 {
-    return store_answers(store, store->handle) &&
-           (store->watches == store->handle || store_answers(store, store->watches));
+    return store_answers(store, store->handle) && (store->watches == store->handle || store_hears(store));
 }
 
 /*

@@ -35,8 +35,11 @@ void store_disconnect(struct store *store);
 /* Becomes readable when a watch has fired; -1 without a connection. Says nothing of a dead connection. */
 int store_fd(const struct store *store);
 
-/* True while the connection is known to work; costs no round trip. */
+/* Whether the connection works, or both of them do. May ask xenstored. */
 bool store_alive(struct store *store);
+
+/* Watches that have fired until now are heard of, or will be: false once their connection is dead. One round trip. */
+bool store_hears(struct store *store);
 
 int store_watch(struct store *store, const char *path, const char *token);
 int store_unwatch(struct store *store, const char *path, const char *token);

@@ -7,14 +7,15 @@ import threading
 
 # xs_wire.h: a message's head, and the types that matter here.
 HEAD = struct.Struct('<IIII')
-DIRECTORY, READ, TRANSACTION_END, WRITE, RM, SET_PERMS, ERROR = 1, 2, 7, 11, 13, 14, 16
+DIRECTORY, READ, WATCH, TRANSACTION_END, WRITE, RM, SET_PERMS, ERROR = 1, 2, 4, 7, 11, 13, 14, 16
 
 
 class Proxy:
     def __init__(self, path, to):
         self.path, self.to = path, to
         self.lock = threading.Lock()  # over these two
-        self.sockets = []
+        self.sockets = []  # the daemon's ends and xenstored's in turn
+        self.watching = set()  # the daemon's ends that have set a watch
         self.listener = None
         self.commits_left, self.made = None, True
         self.lost = threading.Event()
@@ -71,6 +72,9 @@ class Proxy:
         try:
             while True:
                 kind, number, txn, head, body = self.message(a)
+                if kind == WATCH and refuses == self.is_refused:
+                    with self.lock:
+                        self.watching.add(a)
                 if kind is None or loses(kind, number, txn, body, swallow):
                     break
                 if not refuses(a, head, body):
@@ -123,6 +127,19 @@ class Proxy:
             return False
         self.lost.set()
         return True
+
+    def cut_one(self, watching):
+        """Of the daemon's two connections the one that has watches, or the other one."""
+        with self.lock:
+            pairs = list(zip(self.sockets[::2], self.sockets[1::2]))
+            gone = [pair for pair in pairs if (pair[0] in self.watching) == watching]
+            self.sockets = [end for pair in pairs if pair not in gone for end in pair]
+        for end in (end for pair in gone for end in pair):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        return len(gone)
 
     def cut(self):
         with self.lock:

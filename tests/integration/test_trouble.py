@@ -204,6 +204,40 @@ class Trouble(GuardCase):
         wait_until(lambda: not self.client.call('guard.list')['sessions'], what='the session gone')
         return proxy.lost.is_set()
 
+    def test_connection_of_the_watches_is_lost(self):
+        """Requests are still answered: no verdict may rest on that, from the very moment on."""
+        self.host.create(1)
+        proxy = self.put_proxy_between()
+        self.client.call('events.subscribe')
+        for _ in range(5):
+            session = self.client.hold(1)
+            self.assertEqual(self.verdict(session)['verdict'], 'proceed')
+            self.assertGreaterEqual(proxy.cut_one(watching=True), 1)
+            verdict = self.verdict(session)
+            self.assertEqual(verdict['verdict'], 'retry', verdict)
+            self.assertIn(verdict['reason'], ('store-unreachable', 'observation-gap'))
+            self.host.mem_set(1, 300000)  # nobody is told
+            self.client.event('store.back')
+            wait_until(lambda: self.host.target(1) != '300000', what='the pin put back')
+            self.client.call('guard.retry', session=session['session'])
+            self.assertEqual(self.verdict(session)['verdict'], 'proceed')
+            self.end(session)
+            self.assertEqual(self.host.target(1), '300000')
+            self.host.mem_set(1, 262144)
+
+    def test_connection_of_the_requests_is_lost(self):
+        self.host.create(1)
+        proxy = self.put_proxy_between()
+        self.client.call('events.subscribe')
+        for _ in range(5):
+            session = self.client.hold(1)
+            self.assertGreaterEqual(proxy.cut_one(watching=False), 1)
+            self.assertEqual(self.verdict(session)['verdict'], 'retry')
+            self.client.event('store.back')
+            self.client.call('guard.retry', session=session['session'])
+            self.assertEqual(self.verdict(session)['verdict'], 'proceed')
+            self.end(session)
+
     def test_commit_whose_answer_is_lost(self):
         """Whether xenstored has made it the daemon cannot know: what it wrote is not taken for somebody's wish."""
         before = self.host.create(1, mode='deaf')
