@@ -16,6 +16,7 @@
 #include "daemon/migrate-work.h"
 #include "daemon/newcomers.h"
 #include "daemon/node.h"
+#include "daemon/poller.h"
 #include "daemon/record.h"
 #include "daemon/recovery.h"
 #include "daemon/targets.h"
@@ -26,8 +27,6 @@
 
 /* One job at xenstored is a few round trips; longer than this and something is wrong there. */
 #define GUARD_STALLED_MS 500
-
-#define GUARD_DOMAINS_A_CALL 1024
 
 #define GUARD_RECOVER_AGAIN_MS 1000
 
@@ -42,6 +41,7 @@ struct guard {
     struct observation_host observing;
     struct observations *observations;
     struct helpers *helpers;
+    struct poller *poller; /* looks at the sessions and at the observations */
     struct guard_callbacks callbacks;
     struct guard_settings settings;
     struct session *live, **live_end;
@@ -50,17 +50,12 @@ struct guard {
     struct session *by_uuid[GUARD_BUCKETS];
     struct session *gone[GUARD_REMEMBERED]; /* a ring; gone_next is the oldest */
     size_t gone_next;
-    struct event *poll, *glance;
-    bool polling;
-    int64_t polled_ms; /* when everybody was observed last */
-    int64_t seen_ms;   /* when that succeeded last */
     struct event *recover_again;
     bool recovered;
     json_t *saved;             /* sessions of the program before this one, until xenstored can be asked about them */
     bool passing;              /* a wish waits for a guest's new domain to have a target */
     struct domid_set put_back; /* of these domains, which was told */
     bool stopping;
-    struct hypervisor_domain seen[GUARD_DOMAINS_A_CALL];
 };
 
 /* ---- which sessions there are ---- */
@@ -417,8 +412,6 @@ static void guard_look(struct guard *guard, bool introduced)
     targets_end(guard->targets);
 }
 
-static void guard_observe_all(struct guard *guard);
-
 static void guard_on_touched(void *context, const char *path, const char *token)
 {
     struct guard *guard = context;
@@ -428,7 +421,7 @@ static void guard_on_touched(void *context, const char *path, const char *token)
         guard_look(guard, *token == 'i');
         if (guard->passing) /* a domain is introduced when it has its target, and before the guest runs there */
             guard_start_recovery(guard);
-        guard_observe_all(guard);
+        poller_look(guard->poller);
         guard->callbacks.domains(guard->callbacks.context);
         return;
     }
@@ -492,189 +485,6 @@ static void guard_on_back(void *context)
         guard->callbacks.back(guard->callbacks.context);
 }
 
-/* ---- observing ---- */
-
-/* Somebody's guest is to be looked at. */
-static bool guard_is_busy(const struct guard *guard)
-{
-    return guard->live || observations_count(guard->observations);
-}
-
-static void guard_set_polling(struct guard *guard, bool polling)
-{
-    if (polling && !guard->polling)
-        guard->seen_ms = clock_now_ms(); /* before, there was nobody to be seen */
-    guard->polling = polling;
-    if (polling) {
-        timer_arm(guard->poll, guard->settings.poll_interval_ms);
-    } else {
-        event_del(guard->poll);
-        event_del(guard->glance);
-    }
-}
-
-/*
- * `*next` is where the one stands that follows whoever was picked last; 0 at first. Domids rise, so that from one to
- * another there are at most as many places as there are numbers: who asks in about their order is hardly searched for.
- */
-static const struct hypervisor_domain *guard_pick(const struct guard *guard, size_t count, uint16_t domid, size_t *next)
-{
-    size_t low = 0, high = count;
-
-    if (*next < count && guard->seen[*next].domid <= domid) {
-        size_t numbers = (size_t)domid - guard->seen[*next].domid + 1;
-        low = *next;
-        high = numbers < count - low ? low + numbers : count;
-    } else if (*next < count) {
-        size_t numbers = (size_t)guard->seen[*next].domid - domid;
-        high = *next;
-        low = numbers < high ? high - numbers : 0;
-    }
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (guard->seen[middle].domid < domid)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    *next = low + 1;
-    return low < count && guard->seen[low].domid == domid ? &guard->seen[low] : NULL;
-}
-
-/* Tells the sessions and observations with a domid from `first` to `last` what was seen of them. */
-static void guard_tell(struct guard *guard, size_t count, unsigned first, unsigned last)
-{
-    struct session *next;
-    struct observation *following;
-    size_t picked = 0;
-
-    for (struct session *session = guard->live; session; session = next) {
-        uint16_t domid = session->sight.seen.domid;
-        next = session->next;
-        if (domid < first || domid > last)
-            continue;
-        session_fetch_ahead(session, true);
-        session_glance(session, guard->polled_ms);
-        session_observe(session, guard_pick(guard, count, domid, &picked), guard->polled_ms);
-    }
-    for (struct observation *observation = observations_next(guard->observations, NULL); observation;
-         observation = following) {
-        uint16_t domid = observation->helper.domid;
-        following = observations_next(guard->observations, observation);
-        if (domid >= first && domid <= last)
-            observation_see(observation, guard_pick(guard, count, domid, &picked));
-    }
-}
-
-static void guard_widen(unsigned domid, unsigned *first, unsigned *last)
-{
-    *first = domid < *first ? domid : *first;
-    *last = domid > *last ? domid : *last;
-}
-
-static bool guard_holds(const struct guard *guard)
-{
-    for (const struct session *session = guard->live; session; session = session->next)
-        if (session_state(session) == P2MG_STATE_HELD)
-            return true;
-    return false;
-}
-
-/*
- * What was not seen since the last look at everybody. A guest that is held by now is taken to have been held all that
- * time, so that this errs by an interval at most.
- */
-static void guard_count_unseen(struct guard *guard)
-{
-    int64_t gap_ms = guard->polled_ms - guard->seen_ms;
-
-    guard->seen_ms = guard->polled_ms;
-    if (!guard->polling)
-        return;
-    if (gap_ms > 2 * guard->settings.poll_interval_ms)
-        metrics_count(METRICS_POLL_OVERRUNS);
-    if (!guard_holds(guard))
-        return;
-    if (gap_ms > guard->settings.max_gap_ms)
-        metrics_count_blind(METRICS_BLIND_POLL, gap_ms);
-    else if (strcmp(guard_store_state(guard), "connected") != 0)
-        metrics_count_blind(METRICS_BLIND_STORE, gap_ms);
-}
-
-/* One hypercall for all, as long as the hypervisor knows fewer domains than fit; the next ones follow in another. */
-static void guard_observe_all(struct guard *guard)
-{
-    unsigned first = UINT16_MAX, last = 0;
-
-    for (const struct session *session = guard->live; session; session = session->next)
-        guard_widen(session->sight.seen.domid, &first, &last);
-    for (const struct observation *observation = observations_next(guard->observations, NULL); observation;
-         observation = observations_next(guard->observations, observation))
-        guard_widen(observation->helper.domid, &first, &last);
-    guard->polled_ms = clock_now_ms();
-    if (guard->polling)
-        metrics_count(METRICS_POLLS);
-    while (first <= last) {
-        /* No more room than there can be domains: the call's buffer is locked memory, made for each call when it is
-         * large. */
-        size_t room = last - first + 1 < GUARD_DOMAINS_A_CALL ? last - first + 1 : GUARD_DOMAINS_A_CALL;
-        int count = hypervisor_list(guard->host.hypervisor, (uint16_t)first, room, guard->seen);
-        if (count < 0) {
-            log_warning("observing domains failed: %s", strerror(-count));
-            metrics_count(METRICS_POLL_FAILURES);
-            return; /* the gap that this makes counts against proceed */
-        }
-        bool all = count == 0 || (size_t)count < room;
-        unsigned reached = all ? last : guard->seen[count - 1].domid;
-        guard_tell(guard, (size_t)count, first, reached < last ? reached : last);
-        first = reached + 1;
-    }
-    guard_count_unseen(guard);
-    guard->callbacks.observed(guard->callbacks.context);
-}
-
-static void guard_on_poll(evutil_socket_t fd, short what, void *context)
-{
-    struct guard *guard = context;
-    (void)fd, (void)what;
-
-    guard_observe_all(guard);
-    if (guard_is_busy(guard))
-        timer_arm(guard->poll, guard->settings.poll_interval_ms);
-}
-
-/* Every guest's own counter: memory loads and no hypercall, so that it can be read far more often. */
-static void guard_on_glance(evutil_socket_t fd, short what, void *context)
-{
-    struct guard *guard = context;
-    int64_t now_ms = clock_now_ms();
-    bool more = observations_glance(guard->observations, now_ms);
-    (void)fd, (void)what;
-
-    /* A poll that is due is made while we are awake anyway; its own timer goes off when nobody has a counter to be
-     * read. It reads the counters as well. */
-    if (guard_is_busy(guard) && now_ms - guard->polled_ms >= guard->settings.poll_interval_ms) {
-        guard_observe_all(guard);
-        more = guard_is_busy(guard);
-        if (more)
-            timer_arm(guard->poll, guard->settings.poll_interval_ms + guard->settings.generation_interval_ms);
-    } else {
-        for (struct session *session = guard->live; session; session = session->next) {
-            session_fetch_ahead(session, false);
-            more |= session_glance(session, now_ms);
-        }
-    }
-    guard->callbacks.observed(guard->callbacks.context);
-    if (more)
-        timer_arm(guard->glance, guard->settings.generation_interval_ms);
-}
-
-static void guard_start_glancing(struct guard *guard)
-{
-    if (!evtimer_pending(guard->glance, NULL))
-        timer_arm(guard->glance, guard->settings.generation_interval_ms);
-}
-
 /* ---- migrations that nobody announced ---- */
 
 static bool guard_on_helper(void *context, const struct helper *helper)
@@ -686,9 +496,8 @@ static bool guard_on_helper(void *context, const struct helper *helper)
         return true;
     if (!observations_begin(guard->observations, helper))
         return false;
-    if (!guard->polling)
-        guard_set_polling(guard, true);
-    guard_start_glancing(guard);
+    poller_mind(guard->poller);
+    poller_start_glancing(guard->poller);
     return true;
 }
 
@@ -703,9 +512,35 @@ static void guard_on_observation_over(void *context)
 {
     struct guard *guard = context;
 
-    if (!guard_is_busy(guard))
-        guard_set_polling(guard, false);
+    poller_mind(guard->poller);
     helpers_look_again(guard->helpers); /* there may be another one that saves the same domain */
+}
+
+static bool guard_hears(void *context)
+{
+    return strcmp(guard_store_state(context), "connected") == 0;
+}
+
+static void guard_on_observed(void *context)
+{
+    struct guard *guard = context;
+
+    guard->callbacks.observed(guard->callbacks.context);
+}
+
+static int guard_start_polling(struct guard *guard)
+{
+    const struct poller_host host = {
+        .base = guard->host.base,
+        .hypervisor = guard->host.hypervisor,
+        .sessions = &guard->live,
+        .observations = guard->observations,
+        .hears = guard_hears,
+        .observed = guard_on_observed,
+        .context = guard,
+    };
+
+    return poller_new(&guard->poller, &host);
 }
 
 static int guard_start_observing(struct guard *guard)
@@ -724,6 +559,8 @@ static int guard_start_observing(struct guard *guard)
         .context = guard,
     };
     int error = observations_new(&guard->observations, &guard->observing);
+    if (!error)
+        error = guard_start_polling(guard);
     return error ? error : helpers_new(&guard->helpers, host->base, &callbacks);
 }
 
@@ -733,7 +570,7 @@ static void guard_on_held(void *context, struct session *session)
 {
     struct guard *guard = context;
 
-    guard_start_glancing(guard);
+    poller_start_glancing(guard->poller);
     guard->callbacks.held(guard->callbacks.context, session);
     guard->callbacks.changed(guard->callbacks.context);
 }
@@ -780,8 +617,7 @@ static void guard_on_gone(void *context, struct session *session)
     session_free(guard->gone[guard->gone_next]);
     guard->gone[guard->gone_next] = session;
     guard->gone_next = (guard->gone_next + 1) % GUARD_REMEMBERED;
-    if (!guard_is_busy(guard))
-        guard_set_polling(guard, false);
+    poller_mind(guard->poller);
     guard->callbacks.gone(guard->callbacks.context, session);
     guard->callbacks.changed(guard->callbacks.context);
 }
@@ -820,8 +656,7 @@ static void guard_resume(struct guard *guard)
     json_decref(all);
     if (lost)
         timer_arm(guard->recover_again, 0);
-    if (guard_is_busy(guard) && !guard->polling)
-        guard_set_polling(guard, true);
+    poller_mind(guard->poller);
 }
 
 json_t *guard_save(const struct guard *guard)
@@ -854,11 +689,16 @@ bool guard_is_at_peace(const struct guard *guard)
 
 void guard_apply(struct guard *guard, const struct guard_settings *settings)
 {
+    const struct poller_settings polling = {
+        .poll_interval_ms = settings->poll_interval_ms,
+        .generation_interval_ms = settings->generation_interval_ms,
+        .max_gap_ms = settings->max_gap_ms,
+    };
+
     guard->settings = *settings;
     guard->host.max_gap_ms = guard->observing.max_gap_ms = settings->max_gap_ms;
     guard->observing.most = settings->max_sessions;
-    if (guard->polling)
-        guard_set_polling(guard, true);
+    poller_apply(guard->poller, &polling);
     if (guard->recovered) /* before, there may be no xenstored to read names from */
         guard_apply_helpers(guard);
 }
@@ -902,11 +742,9 @@ int guard_new(struct guard **result, struct event_base *base, struct events *eve
         .gone = guard_on_gone,
         .context = guard,
     };
-    guard->poll = evtimer_new(base, guard_on_poll, guard);
-    guard->glance = evtimer_new(base, guard_on_glance, guard);
     guard->host.domains = domains_new();
     guard->recover_again = evtimer_new(base, guard_on_recover_again, guard);
-    int error = guard->poll && guard->glance && guard->recover_again && guard->host.domains ? 0 : -ENOMEM;
+    int error = guard->recover_again && guard->host.domains ? 0 : -ENOMEM;
     if (!error)
         error = hypervisor_open(&guard->host.hypervisor);
     if (!error)
@@ -957,8 +795,7 @@ void guard_free(struct guard *guard)
     newcomers_free(guard->newcomers);
     targets_free(guard->targets);
     survey_free(guard->host.survey);
-    timer_free(guard->poll);
-    timer_free(guard->glance);
+    poller_free(guard->poller);
     timer_free(guard->recover_again);
     domains_free(guard->host.domains);
     hypervisor_close(guard->host.hypervisor);
@@ -990,8 +827,7 @@ int guard_begin(struct guard *guard, uint16_t domid, const struct session_option
     guard_watch(guard, domid, false, true);
     guard_link(guard, *session);
     observations_guarded(guard->observations, domid, (*session)->id);
-    if (!guard->polling)
-        guard_set_polling(guard, true);
+    poller_mind(guard->poller);
     guard->callbacks.changed(guard->callbacks.context);
     return 0;
 }

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * All sessions there are: finding them, observing them, and putting back what an earlier daemon left.
+ * All sessions there are: finding them, having them looked at, and putting back what an earlier daemon left.
  *
- * Owns the sessions, a short memory of those that are gone, the poll timer (which only runs while there are sessions
- * or observations) and the worker; turns the worker's watch events into calls on sessions and observations. Loop
- * thread only.
+ * Owns the sessions, a short memory of those that are gone, the poller and the worker; turns the worker's watch events
+ * into calls on sessions and observations. Loop thread only.
  */
 #ifndef P2MGUARD_GUARD_H
 #define P2MGUARD_GUARD_H
