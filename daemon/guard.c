@@ -9,14 +9,12 @@
 
 #include <xxhash.h>
 
-#include "daemon/clock.h"
 #include "daemon/domid-set.h"
 #include "daemon/log.h"
 #include "daemon/metrics.h"
 #include "daemon/migrate-work.h"
 #include "daemon/newcomers.h"
 #include "daemon/node.h"
-#include "daemon/poller.h"
 #include "daemon/record.h"
 #include "daemon/recovery.h"
 #include "daemon/targets.h"
@@ -689,16 +687,10 @@ bool guard_is_at_peace(const struct guard *guard)
 
 void guard_apply(struct guard *guard, const struct guard_settings *settings)
 {
-    const struct poller_settings polling = {
-        .poll_interval_ms = settings->poll_interval_ms,
-        .generation_interval_ms = settings->generation_interval_ms,
-        .max_gap_ms = settings->max_gap_ms,
-    };
-
     guard->settings = *settings;
-    guard->host.max_gap_ms = guard->observing.max_gap_ms = settings->max_gap_ms;
+    guard->host.max_gap_ms = guard->observing.max_gap_ms = settings->polling.max_gap_ms;
     guard->observing.most = settings->max_sessions;
-    poller_apply(guard->poller, &polling);
+    poller_apply(guard->poller, &settings->polling);
     if (guard->recovered) /* before, there may be no xenstored to read names from */
         guard_apply_helpers(guard);
 }

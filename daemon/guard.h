@@ -18,14 +18,14 @@
 #include "daemon/helpers.h"
 #include "daemon/hypervisor.h"
 #include "daemon/observation.h"
+#include "daemon/poller.h"
 #include "daemon/session.h"
 #include "daemon/worker.h"
 
 struct guard;
 
 struct guard_settings {
-    int64_t poll_interval_ms, generation_interval_ms;
-    int64_t max_gap_ms;
+    struct poller_settings polling;
     size_t max_sessions; /* and as many observations */
     enum helpers_watch watch_helpers;
 };

@@ -159,9 +159,9 @@ static void main_tell_status(struct daemon *daemon)
 static struct guard_settings main_guard_settings(const struct settings *settings)
 {
     return (struct guard_settings){
-        .poll_interval_ms = settings->poll_interval_ms,
-        .generation_interval_ms = settings->generation_interval_ms,
-        .max_gap_ms = settings->max_gap_ms,
+        .polling = {.poll_interval_ms = settings->poll_interval_ms,
+                    .generation_interval_ms = settings->generation_interval_ms,
+                    .max_gap_ms = settings->max_gap_ms},
         .max_sessions = (size_t)settings->max_sessions,
         .watch_helpers = settings->watch_helpers,
     };

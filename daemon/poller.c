@@ -130,8 +130,11 @@ static void poller_count_unseen(struct poller *poller)
         metrics_count_blind(METRICS_BLIND_STORE, gap_ms);
 }
 
-/* One hypercall for all, as long as the hypervisor knows fewer domains than fit; the next ones follow in another. */
-void poller_look(struct poller *poller)
+/*
+ * One hypercall for all, as long as the hypervisor knows fewer domains than fit; the next ones follow in another. False
+ * when one has failed: the gap that this makes counts against proceed.
+ */
+static bool poller_poll(struct poller *poller)
 {
     unsigned first = UINT16_MAX, last = 0;
 
@@ -151,7 +154,7 @@ void poller_look(struct poller *poller)
         if (count < 0) {
             log_warning("observing domains failed: %s", strerror(-count));
             metrics_count(METRICS_POLL_FAILURES);
-            return; /* the gap that this makes counts against proceed */
+            return false;
         }
         bool all = count == 0 || (size_t)count < room;
         unsigned reached = all ? last : poller->seen[count - 1].domid;
@@ -159,7 +162,13 @@ void poller_look(struct poller *poller)
         first = reached + 1;
     }
     poller_count_unseen(poller);
-    poller->host.observed(poller->host.context);
+    return true;
+}
+
+void poller_look(struct poller *poller)
+{
+    if (poller_poll(poller))
+        poller->host.observed(poller->host.context);
 }
 
 static void poller_on_poll(evutil_socket_t fd, short what, void *context)
@@ -183,7 +192,7 @@ static void poller_on_glance(evutil_socket_t fd, short what, void *context)
     /* A poll that is due is made while we are awake anyway; its own timer goes off when nobody has a counter to be
      * read. It reads the counters as well. */
     if (poller_is_busy(poller) && now_ms - poller->polled_ms >= poller->settings.poll_interval_ms) {
-        poller_look(poller);
+        poller_poll(poller);
         more = poller_is_busy(poller);
         if (more)
             timer_arm(poller->poll, poller->settings.poll_interval_ms + poller->settings.generation_interval_ms);

@@ -33,7 +33,7 @@ struct poller_settings {
     int64_t max_gap_ms;
 };
 
-/* Copies `host`, which must outlive it otherwise. Looks at nobody before poller_apply. */
+/* Copies `host`; what that names must outlive it. Looks at nobody before poller_apply. */
 int poller_new(struct poller **poller, const struct poller_host *host);
 void poller_free(struct poller *poller);
 

@@ -47,13 +47,20 @@ static void sight_drop_kept(struct sight *sight)
     sight->top_notes.count = 0; /* they say where in those pages */
 }
 
+/* What is seen next is compared with all that is known, whatever it was like before. */
+static void sight_unsettle(struct sight *sight)
+{
+    sight->settled.width = 0;
+    sight->sizes_settled = false;
+}
+
 void sight_unmap(struct sight *sight)
 {
     sight_drop_kept(sight);
     hypervisor_unmap_p2m(sight->p2m);
     sight->p2m = NULL;
     sight->page = NULL;
-    sight->settled.width = 0;
+    sight_unsettle(sight);
 }
 
 /* ---- figures ---- */
@@ -83,7 +90,7 @@ void sight_begin_baseline(struct sight *sight)
     sight_read_sizes(sight, &sight->baseline);
     sight_read_layout(sight, &sight->baseline);
     sight_drop_kept(sight);
-    sight->settled.width = 0;
+    sight_unsettle(sight);
     sight->too_large = false;
 }
 
@@ -100,8 +107,7 @@ void sight_finish_baseline(struct sight *sight, uint64_t target_kib)
     sight->longest_gap_ms = 0;
     sight->seen_ms = sight->glanced_ms = clock_now_ms();
     sight->generation = baseline->info.p2m_generation;
-    sight->settled.width = 0;
-    sight->sizes_settled = false;
+    sight_unsettle(sight);
 }
 
 /* ---- surveys ---- */
@@ -170,7 +176,7 @@ bool sight_take_baseline_survey(struct sight *sight)
     baseline->has_structure = sight_survey_stands(sight) && sight_glance_structure(sight, &baseline->top);
     if (baseline->has_structure) {
         baseline->info = sight->surveyed.info;
-        sight->settled.width = 0;
+        sight_unsettle(sight);
         baseline->structure = sight->told.structure = sight->surveyed.digest;
     }
     return baseline->has_structure;

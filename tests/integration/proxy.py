@@ -72,16 +72,17 @@ class Proxy:
         try:
             while True:
                 kind, number, txn, head, body = self.message(a)
-                if kind == WATCH and refuses == self.is_refused:
-                    with self.lock:
-                        self.watching.add(a)
                 if kind is None or loses(kind, number, txn, body, swallow):
                     break
                 if not refuses(a, head, body):
                     b.sendall(head + body)
         except OSError:
             pass
-        for end in (a, b):
+        self.hang_up((a, b))
+
+    @staticmethod
+    def hang_up(ends):
+        for end in ends:
             try:
                 end.shutdown(socket.SHUT_RDWR)
             except OSError:
@@ -116,6 +117,9 @@ class Proxy:
     def is_refused(self, end, head, body):
         """The library has one request under way at a time, so that no answer can overtake this one."""
         kind, number, txn, _ = HEAD.unpack(head)
+        if kind == WATCH:
+            with self.lock:
+                self.watching.add(end)
         error = self.refuse(kind, body.split(b'\0', 1)[0].decode())
         if error:
             text = error.encode() + b'\0'
@@ -134,11 +138,8 @@ class Proxy:
             pairs = list(zip(self.sockets[::2], self.sockets[1::2]))
             gone = [pair for pair in pairs if (pair[0] in self.watching) == watching]
             self.sockets = [end for pair in pairs if pair not in gone for end in pair]
-        for end in (end for pair in gone for end in pair):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+        for pair in gone:
+            self.hang_up(pair)
         return len(gone)
 
     def cut(self):
@@ -149,8 +150,4 @@ class Proxy:
             listener.shutdown(socket.SHUT_RDWR)
             listener.close()
             os.unlink(self.path)
-        for end in sockets:
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+        self.hang_up(sockets)
