@@ -305,6 +305,8 @@ static void timeline_print_spent(const json_t *history)
         int length = lasted_ms > 0 && ms <= lasted_ms ? (int)(ms * TIMELINE_BAR / lasted_ms) : 0;
         if (ms == 0)
             continue;
+        if (length == 0)
+            length = 1;
         if (ms < 1000)
             snprintf(duration, sizeof(duration), "%" PRId64 " ms", ms);
         else

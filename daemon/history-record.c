@@ -88,7 +88,9 @@ void record_note(const struct session *session, const char *type, const json_t *
     for (size_t i = 0; i < 2; i++)
         if (kind->numbers[i])
             event.numbers[i] = history_number(json_object_get(fields, kind->numbers[i]));
-    history_note(session->history, event, clock_now_ms());
+    /* That it has begun is told of once the guest is mapped: that belongs to its beginning. */
+    bool begun = strcmp(type, "session.begun") == 0;
+    history_note(session->history, event, begun ? session->begun_ms : clock_now_ms());
 }
 
 /* ---- showing ---- */
