@@ -87,16 +87,14 @@ static void make_list(unsigned domid, uint64_t max_pfn)
     machine->slots[domid].shared_info_frame = (uint32_t)info;
 }
 
-static struct hypervisor_p2m *map_guest(struct hypervisor *hypervisor, unsigned domid, struct hypervisor_domain *domain)
+static struct hypervisor_domain find_guest(struct hypervisor *hypervisor, unsigned domid)
 {
-    struct hypervisor_p2m *p2m = NULL;
+    struct hypervisor_domain domain;
 
-    errno = -hypervisor_get(hypervisor, (uint16_t)domid, domain);
-    if (!errno)
-        errno = -hypervisor_map_p2m(hypervisor, domain, &p2m);
+    errno = -hypervisor_get(hypervisor, (uint16_t)domid, &domain);
     if (errno)
-        die("mapping a guest");
-    return p2m;
+        die("an imitated guest");
+    return domain;
 }
 
 /* ---- a thousand sessions, their counters read a hundred times a second ---- */
@@ -128,12 +126,11 @@ static struct session *make_session(struct flock *flock, unsigned domid)
     session->history = history_new(clock_now_ms());
     if (!session->history)
         die("a history");
-    struct hypervisor_domain domain;
-    struct hypervisor_p2m *p2m = map_guest(flock->host.hypervisor, domid, &domain);
+    struct hypervisor_domain domain = find_guest(flock->host.hypervisor, domid);
     sight_init(&session->sight, flock->host.hypervisor, flock->host.survey, session_tell_change, &domain);
-    session->sight.p2m = p2m;
-    session->sight.kept.hypervisor = flock->host.hypervisor;
-    session->sight.kept.domid = (uint16_t)domid;
+    errno = -sight_map(&session->sight);
+    if (errno)
+        die("mapping a guest");
     sight_begin_baseline(&session->sight);
     if (sight_survey(&session->sight))
         die("a survey");
@@ -261,13 +258,16 @@ static void bench_large(struct hypervisor *hypervisor)
     struct p2m_source mapping = survey_pages_source(&pages);
     struct p2m_source mapped = {give_frames, take_frames, NULL, 1};
     double with[ROUNDS], without[ROUNDS], copy[ROUNDS], longest_us = 0, ignored = 0;
-    struct hypervisor_domain domain;
+    struct hypervisor_p2m *p2m;
     struct survey *survey;
     uint64_t first = frames_used + 1;
 
     make_list(domid, LARGE_MAX_PFN);
     size_t count = frames_used - first; /* the shared info page is no table */
-    struct hypervisor_p2m *p2m = map_guest(hypervisor, domid, &domain);
+    struct hypervisor_domain domain = find_guest(hypervisor, domid);
+    errno = -hypervisor_map_p2m(hypervisor, &domain, &p2m);
+    if (errno)
+        die("mapping a guest");
     char *to = malloc(count * MACHINE_FRAME_BYTES);
     if (!to || survey_new(&survey))
         die("memory");
