@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What methods.c, methods-domain.c and methods-metrics.c share: calls that wait for something, and the answers that
- * all of them give.
+ * What the files of methods-*.c share: calls that wait for something (methods-wait.c), and the answers that all of them
+ * give (methods.c).
  *
  * A waiter owns its call until it is answered. Loop thread only.
  */
@@ -12,6 +12,10 @@
 
 #include "daemon/lookup.h"
 #include "daemon/methods.h"
+
+/* How long xenstored may take with these. */
+#define METHODS_VERDICT_MS 1000
+#define METHODS_THAW_MS 10000
 
 /* What a call waits for. */
 enum wait_kind { WAIT_HELD, WAIT_GONE, WAIT_CHECKED, WAIT_LOOKUP };
@@ -71,6 +75,13 @@ json_t *methods_what(const char *what);
 void methods_fail(struct rpc_call *call, int code, const char *message, json_t *data);
 void methods_fail_errno(struct rpc_call *call, int error);
 void methods_fail_param(struct rpc_call *call, const char *where, const char *what, const char *expected);
+void methods_reply_session(struct rpc_call *call, const struct session *session);
+
+/* ---- calls that wait: methods-wait.c ---- */
+
+/* NULL, and the call failed, when memory runs out. A timeout of 0 is none. */
+struct waiter *waiter_new(struct methods *methods, enum wait_kind kind, struct rpc_call *call, struct session *session,
+                          int64_t timeout_ms);
 
 /* The text of params.domain, which may be a number; NULL and the call failed when it is neither. */
 char *methods_domain_text(struct rpc_call *call, const json_t *params);
@@ -79,7 +90,27 @@ char *methods_domain_text(struct rpc_call *call, const json_t *params);
 struct waiter *methods_look_up(struct methods *methods, struct rpc_call *call, char *wanted, enum lookup_depth depth,
                                void (*found)(struct waiter *, const struct lookup_domain *, size_t));
 
-/* methods-config.c */
+/* Nobody is there any more to be answered. */
+void methods_drop_lookups(struct methods *methods, uint64_t connection);
+
+/* Fails them all. */
+void methods_free_waiters(struct methods *methods);
+
+/* ---- methods-guard.c ---- */
+
+void methods_give_verdict(struct rpc_call *call, struct session *session, bool final, bool store_silent);
+void run_begin(struct rpc_call *call, const json_t *params, void *context);
+void run_verdict(struct rpc_call *call, const json_t *params, void *context);
+void run_retry(struct rpc_call *call, const json_t *params, void *context);
+void run_adopt(struct rpc_call *call, const json_t *params, void *context);
+void run_end(struct rpc_call *call, const json_t *params, void *context);
+void run_list(struct rpc_call *call, const json_t *params, void *context);
+void run_show(struct rpc_call *call, const json_t *params, void *context);
+void run_history(struct rpc_call *call, const json_t *params, void *context);
+void run_migrations(struct rpc_call *call, const json_t *params, void *context);
+
+/* ---- methods-config.c, methods-domain.c, methods-metrics.c ---- */
+
 void run_config(struct rpc_call *call, const json_t *params, void *context);
 void run_reload(struct rpc_call *call, const json_t *params, void *context);
 void run_domain_policy(struct rpc_call *call, const json_t *params, void *context);
