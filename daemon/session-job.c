@@ -9,6 +9,7 @@
 #include "daemon/metrics.h"
 #include "daemon/node.h"
 #include "daemon/record.h"
+#include "daemon/session-observe.h"
 
 void session_submit(struct session *session, enum session_operation operation, uint64_t pin_kib, bool open,
                     uint64_t cap_pages)
@@ -160,6 +161,24 @@ static void session_job_log_failure(const struct session_job *job)
     log_about(LOG_WARNING, &subject, "%s failed: %s", doing[job->operation], strerror(-job->error));
 }
 
+/*
+ * That the guest has not come up yet, has gone, or has no agent, is an answer; so is that nothing is left of the gate
+ * of a domain that its toolstack takes apart: its nodes go before it does.
+ */
+static bool session_job_has_failed(const struct session_job *job)
+{
+    switch (job->error) {
+    case 0:
+    case -EHOSTDOWN:
+    case -ESRCH:
+        return false;
+    case -ENODATA:
+        return job->operation != OPERATION_ASK && !(job->operation == OPERATION_SYNC && session_is_over(job->session));
+    default:
+        return true;
+    }
+}
+
 void session_job_tell(const struct session_job *job)
 {
     const struct session *session = job->session;
@@ -167,9 +186,7 @@ void session_job_tell(const struct session_job *job)
     const struct journal *journal = &session->gate.journal;
     uint64_t wanted_kib = session_wanted_target_kib(session);
 
-    bool nobody = job->operation == OPERATION_ASK && job->error == -ENODATA;
-
-    if (job->error && job->error != -EHOSTDOWN && job->error != -ESRCH && !nobody) {
+    if (session_job_has_failed(job)) {
         session_job_log_failure(job);
         if (job->operation == OPERATION_RESTORE)
             metrics_count(METRICS_RESTORE_FAILURES);

@@ -49,11 +49,7 @@ void session_finish_baseline(struct session *session)
 
 /* ---- looks ---- */
 
-/*
- * Its toolstack has done with this domain: the guest runs elsewhere, or nowhere. What is taken apart now says nothing
- * of the guest's layout; should it be the guest's again after all, it is compared again.
- */
-static bool session_is_over(const struct session *session)
+bool session_is_over(const struct session *session)
 {
     return session->leaving || session->sight.torn_down;
 }

@@ -12,6 +12,12 @@
 /* The sight_tell of a session's sight. */
 sight_tell session_tell_change;
 
+/*
+ * Its toolstack has done with this domain: the guest runs elsewhere, or nowhere. What is taken apart now says nothing
+ * of the guest's layout; should it be the guest's again after all, it is compared again.
+ */
+bool session_is_over(const struct session *session);
+
 /* An observation of its own, besides the poll's. */
 void session_look(struct session *session);
 

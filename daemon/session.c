@@ -548,6 +548,7 @@ void session_renamed(struct session *session, const char *name)
         session->leaving = false;
     } else if (strncmp(name, before, length) == 0 && strcmp(name + length, away) == 0) {
         session->leaving = true;
+        log_debug("session %s: the guest has left its domain, which is named %s now", session->id, name);
         timer_arm(session->end_timer, SESSION_LEAVE_MS);
     } else {
         session_stop(session, P2MG_REASON_DOMAIN_RENAMED, P2MG_OUTCOME_UNKNOWN);

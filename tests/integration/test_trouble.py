@@ -101,6 +101,21 @@ class Trouble(GuardCase):
             self.assertEqual((gone['reason'], gone['outcome']), ('domain-renamed', outcome))
             self.wait_thawed(1, before)
 
+    def test_nodes_of_a_domain_that_the_guest_has_left_go_before_it(self):
+        """As libxl takes a domain apart after every migration: nothing to warn of."""
+        self.host.create(1, name='u')
+        self.client.hold(1)
+        self.client.call('events.subscribe')
+        self.host.store.write('/local/domain/1/name', 'u--migratedaway')
+        wait_until(lambda: 'the guest has left its domain' in self.host.log_tail(10000), what='the name read')
+        self.host.store.remove('/local/domain/1')
+        wait_until(lambda: 'look_later in held' in self.host.log_tail(10000), what='a look that has found nothing')
+        self.host.destroy(1)
+        gone = self.client.event('session.gone')
+        self.assertEqual((gone['reason'], gone['outcome']), ('domain-renamed', 'completed'))
+        self.assertNotIn('warning', self.host.log_tail(10000))
+        self.assertEqual(self.host.journals(), [])
+
     def test_rename_there_and_back_goes_on(self):
         self.host.create(1, name='u')
         session = self.client.hold(1)
