@@ -479,13 +479,13 @@ int session_new(struct session **result, struct session_host *host, const struct
     if (error)
         return error;
     metrics_count(METRICS_SESSIONS_BEGUN);
+    session_begin_freezing(session, session->begun_ms);
+    session_arm_deadline(session);
+    session_handle(session, EVENT_BEGIN); /* the worker closes the gate while this is told of */
     history_sample(session->history, HISTORY_TOT, session->begun_ms, sight_tot_kib(&session->sight));
     record_emit(session, "session.begun", "{s:I,s:s,s:I,s:I}", "tot_kib", (json_int_t)sight_tot_kib(&session->sight),
                 "require", p2mg_require_name(options->policy.require), "pid", (json_int_t)options->pid, "uid",
                 (json_int_t)options->uid);
-    session_begin_freezing(session, session->begun_ms);
-    session_arm_deadline(session);
-    session_handle(session, EVENT_BEGIN);
     *result = session;
     return 0;
 }
