@@ -120,11 +120,15 @@ def run(table, options):
                 file.writelines(line(request, 1, 9) for request in part)
         direct(host)
         wait_old(host)
-        ours, theirs = [], []
+        ours, theirs, served = [], [], []
         for _ in range(options.repetitions):
             ours.append(tool('holds', host.control, 1, REPETITIONS, REST_MS))
             theirs.append(tool('trips', REPETITIONS, REST_MS, *lists, env=host.environment))
+            served.append(tool('served', REPETITIONS, REST_MS, lists[0], env=host.environment))
         report(table, parts, ours, theirs)
+        for figure, unit in (('p50_us', 'us p50'), ('p99_us', 'us p99')):
+            table.add('store', 'begin to gated', unit, medians([run['gated'] for run in ours])[figure],
+                      'a thread makes them for a loop', medians(served)[figure])
     finally:
         host.stop()
 
