@@ -75,6 +75,7 @@ for ((pair = 1; pair <= pairs; pair++)); do
 		measure "$kind" || return
 		[[ $kind == plain ]] || cpu=$((cpu + $(daemon_cpu_ms) - before))
 	done
+	say "pair $pair of $pairs: unguarded ${plain[-1]} ms, down ${plain_down[-1]} ms; guarded ${guarded[-1]} ms, down ${guarded_down[-1]} ms"
 done
 mapfile -t ratios < <(pair_ratios)
 slower=$(printf '%s\n' "${ratios[@]}" | awk '$1 > 1.05' | wc -l)
