@@ -6,7 +6,7 @@
  * the state moves when the job comes back. The moves are one table (session_rules in session.c), what is done in each
  * is in session-actions.c, what is seen of the guest in session-observe.c. Loop thread only.
  *
- * The members are open for reading to those who report on sessions (record.c, methods.c); only session*.c write them.
+ * The members are open for reading to those who report on sessions (record.c, methods*.c); only session*.c write them.
  */
 #ifndef P2MGUARD_SESSION_H
 #define P2MGUARD_SESSION_H

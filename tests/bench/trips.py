@@ -125,21 +125,21 @@ def run(table, options):
             ours.append(tool('holds', host.control, 1, REPETITIONS, REST_MS))
             theirs.append(tool('trips', REPETITIONS, REST_MS, *lists, env=host.environment))
             served.append(tool('served', REPETITIONS, REST_MS, lists[0], env=host.environment))
-        report(table, parts, ours, theirs)
-        for figure, unit in (('p50_us', 'us p50'), ('p99_us', 'us p99')):
-            table.add('store', 'begin to gated', unit, medians([run['gated'] for run in ours])[figure],
-                      'a thread makes them for a loop', medians(served)[figure])
+        report(table, parts, ours, theirs, served)
     finally:
         host.stop()
 
 
-def report(table, parts, ours, theirs):
+def report(table, parts, ours, theirs, served):
     gated, held, gone, _ = (medians([run[i] for run in theirs]) for i in range(4))
     counts = [len(part) for part in parts]
     for name, count in (('begin to gated', counts[0]), ('begin to held', counts[0] + counts[1]), ('thaw', counts[2])):
         table.add('store', name, 'round trips', count)
-    bare = {'gated': gated, 'held': {key: gated[key] + held[key] for key in ('p50_us', 'p99_us')}, 'gone': gone}
-    for key, name in (('gated', 'begin to gated'), ('held', 'begin to held'), ('gone', 'thaw')):
+    both = {key: gated[key] + held[key] for key in ('p50_us', 'p99_us')}
+    by_hand, by_thread = 'the same requests', 'a thread makes them for a loop'
+    for key, name, reference, bare in (('gated', 'begin to gated', by_hand, gated),
+                                       ('gated', 'begin to gated', by_thread, medians(served)),
+                                       ('held', 'begin to held', by_hand, both), ('gone', 'thaw', by_hand, gone)):
         measured = medians([run[key] for run in ours])
         for figure, unit in (('p50_us', 'us p50'), ('p99_us', 'us p99')):
-            table.add('store', name, unit, measured[figure], 'the same requests', bare[key][figure])
+            table.add('store', name, unit, measured[figure], reference, bare[figure])
