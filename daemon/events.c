@@ -6,6 +6,8 @@
 #include <sys/queue.h>
 #include <time.h>
 
+#include "daemon/writer.h"
+
 struct events_listener {
     LIST_ENTRY(events_listener) link;
     struct events *events;
@@ -18,7 +20,7 @@ struct events_listener {
 
 LIST_HEAD(listener_list, events_listener);
 
-enum { ROOM_STEP_BYTES = 256 };
+enum { ROOM_STEP_BYTES = 256, MADE_KEPT_BYTES = 64 * 1024 };
 
 /*
  * An event as text. Its place is used again by the event that comes after it: what is kept for long is not to lie
@@ -34,6 +36,7 @@ struct events {
     struct kept_event *ring; /* event n is in ring[n % keep] */
     size_t keep;
     uint64_t first, next; /* the first one of this program's */
+    struct writer made;   /* where one comes to be, before it is kept */
     struct listener_list listeners;
     /*
      * Listeners may emit, resume and unlisten from inside their deliver function. While a delivery runs, those only
@@ -73,6 +76,7 @@ void events_free(struct events *events)
     for (size_t i = 0; i < events->keep; i++)
         free(events->ring[i].text);
     free(events->ring);
+    writer_clear(&events->made);
     free(events);
 }
 
@@ -113,23 +117,23 @@ static bool listener_deliver_lost(struct events_listener *listener)
     return taken;
 }
 
-static bool event_keep(struct kept_event *kept, const json_t *event)
+static bool event_keep(struct kept_event *kept, const struct writer *made)
 {
-    size_t length = json_dumpb(event, kept->text, kept->room, JSON_COMPACT);
-
     kept->length = 0;
-    if (length > kept->room) {
-        size_t room = (length + ROOM_STEP_BYTES - 1) / ROOM_STEP_BYTES * ROOM_STEP_BYTES;
+    if (made->failed)
+        return false;
+    if (made->used > kept->room) {
+        size_t room = (made->used + ROOM_STEP_BYTES - 1) / ROOM_STEP_BYTES * ROOM_STEP_BYTES;
         char *text = realloc(kept->text, room);
 
         if (text == NULL)
             return false;
         kept->text = text;
         kept->room = room;
-        length = json_dumpb(event, kept->text, kept->room, JSON_COMPACT);
     }
-    kept->length = length <= kept->room ? length : 0;
-    return kept->length > 0;
+    memcpy(kept->text, made->text, made->used);
+    kept->length = made->used;
+    return true;
 }
 
 static bool listener_deliver_next(struct events_listener *listener)
@@ -181,32 +185,41 @@ static void events_deliver_all(struct events *events)
     events_sweep(events);
 }
 
-/* The whole event, its head first; NULL when memory ran out. Steals `fields`. */
-static json_t *event_make(uint64_t seq, const char *type, json_t *fields)
+struct writer *events_begin(struct events *events, const char *type)
 {
-    json_t *event = json_pack("{s:I, s:I, s:s}", "seq", (json_int_t)seq, "time_ms", time_now_ms(), "type", type);
+    struct writer *made = &events->made;
 
-    if (event != NULL && (fields == NULL || json_object_update_missing(event, fields) < 0)) {
-        json_decref(event);
-        event = NULL;
-    }
-    json_decref(fields);
-    return event;
+    if (made->room > MADE_KEPT_BYTES)
+        writer_clear(made);
+    made->used = 0;
+    made->failed = false;
+    writer_begin(made, NULL, '{');
+    writer_number(made, "seq", (int64_t)events->next);
+    writer_number(made, "time_ms", time_now_ms());
+    writer_plain(made, "type", type);
+    return made;
+}
+
+uint64_t events_end(struct events *events)
+{
+    uint64_t seq = events->next++;
+
+    writer_end(&events->made, '}');
+    bool is_kept = event_keep(&events->ring[seq % events->keep], &events->made);
+    events_deliver_all(events);
+    return is_kept ? seq : 0;
 }
 
 uint64_t events_emit(struct events *events, const char *type, json_t *fields)
 {
-    uint64_t seq = events->next;
-    json_t *event = event_make(seq, type, fields);
-    struct kept_event *kept = &events->ring[seq % events->keep];
-    bool is_kept = event != NULL && event_keep(kept, event);
+    static const char *const heads[] = {"seq", "time_ms", "type"};
+    struct writer *made = events_begin(events, type);
 
-    if (!is_kept)
-        kept->length = 0;
-    json_decref(event);
-    events->next++;
-    events_deliver_all(events);
-    return is_kept ? seq : 0;
+    for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++)
+        json_object_del(fields, heads[i]);
+    writer_members(made, fields);
+    json_decref(fields);
+    return events_end(events);
 }
 
 uint64_t events_next(const struct events *events)

@@ -15,6 +15,7 @@
 
 struct events;
 struct events_listener;
+struct writer;
 
 /*
  * Called for each event in order, which is an object's text, valid until the function emits something; returns false
@@ -33,6 +34,13 @@ void events_free(struct events *events);
  * number, 0 when memory ran out (the event is then lost and listeners are told so by the gap).
  */
 uint64_t events_emit(struct events *events, const char *type, json_t *fields);
+
+/*
+ * The same without a tree: what comes in between writes the event's other members, and emits nothing. The writer is
+ * borrowed until the end.
+ */
+struct writer *events_begin(struct events *events, const char *type);
+uint64_t events_end(struct events *events);
 
 /* Before the first event: what an earlier program has told is not told again, and the numbers go on. */
 void events_continue(struct events *events, uint64_t next);

@@ -12,6 +12,9 @@
 #include "daemon/session-agent.h"
 #include "daemon/writer.h"
 
+/* Of an event's members, in the log. */
+#define RECORD_LOG_MAX 1024
+
 static uint64_t record_page_kib(const struct session *session)
 {
     return hypervisor_page_kib(session->host->hypervisor);
@@ -363,19 +366,29 @@ json_t *record_agent(const struct agent_view *view)
 }
 
 /* The log gets every event as well: what an operator reads there and what a client sees are the same story. */
-static void record_log(const struct session *session, const char *type, const json_t *fields)
+static void record_log(const struct session *session, const char *type, const char *reason, const char *members)
 {
-    const char *reason = json_string_value(json_object_get(fields, "reason"));
     struct log_subject subject = {session->gate.journal.domid, session->id, reason};
-    char *text = json_dumps(fields, JSON_COMPACT);
     int level = strcmp(type, "session.failed") == 0 || strcmp(type, "session.changed") == 0 ? LOG_WARNING : LOG_INFO;
 
-    log_about(level, &subject, "%s %s", type, text ? text : "");
-    free(text);
+    log_about(level, &subject, "%s {%s}", type, members);
+}
+
+/* As much of them as a line of the log may have. */
+static void record_copy_members(char copy[RECORD_LOG_MAX], const struct writer *event, size_t from)
+{
+    size_t length = event->failed || event->used == from ? 0 : event->used - from - 1; /* without the first comma */
+
+    if (length >= RECORD_LOG_MAX)
+        length = RECORD_LOG_MAX - 1;
+    if (length)
+        memcpy(copy, event->text + from + 1, length);
+    copy[length] = '\0';
 }
 
 void record_emit(const struct session *session, const char *type, const char *format, ...)
 {
+    char members[RECORD_LOG_MAX];
     va_list arguments;
 
     va_start(arguments, format);
@@ -385,13 +398,15 @@ void record_emit(const struct session *session, const char *type, const char *fo
         log_error("session %s: out of memory for the event %s", session->id, type);
         return;
     }
-    record_log(session, type, fields);
+    struct writer *event = events_begin(session->host->events, type);
+    size_t from = event->used;
+    writer_members(event, fields);
+    record_copy_members(members, event, from);
+    writer_text(event, "session", session->id);
+    writer_number(event, "domid", session->gate.journal.domid);
+    writer_text(event, "name", session->options.name);
+    events_end(session->host->events);
     record_note(session, type, fields);
-    if (json_object_set_new(fields, "session", json_string(session->id)) < 0 ||
-        json_object_set_new(fields, "domid", json_integer(session->gate.journal.domid)) < 0 ||
-        json_object_set_new(fields, "name", json_string(session->options.name)) < 0) {
-        json_decref(fields);
-        return;
-    }
-    events_emit(session->host->events, type, fields);
+    record_log(session, type, json_string_value(json_object_get(fields, "reason")), members);
+    json_decref(fields);
 }

@@ -196,6 +196,27 @@ void writer_value(struct writer *writer, const char *key, json_t *value)
     json_decref(value);
 }
 
+void writer_members(struct writer *writer, const json_t *object)
+{
+    size_t length =
+        writer->failed ? 0 : json_dumpb(object, writer->text + writer->used, writer->room - writer->used, JSON_COMPACT);
+
+    if (length > writer->room - writer->used && writer_make_room(writer, length))
+        length = json_dumpb(object, writer->text + writer->used, writer->room - writer->used, JSON_COMPACT);
+    if (length < strlen("{}") || length > writer->room - writer->used) {
+        writer->failed = true;
+        return;
+    }
+    bool first = writer->text[writer->used - 1] == '{';
+    if (length == strlen("{}"))
+        return;
+    if (first)
+        memmove(writer->text + writer->used, writer->text + writer->used + 1, length - 1);
+    else
+        writer->text[writer->used] = ',';
+    writer->used += length - 1 - first; /* without the brackets */
+}
+
 json_t *writer_take(struct writer *writer)
 {
     json_t *value = writer->failed ? NULL : json_loadb(writer->text, writer->used, JSON_DECODE_ANY, NULL);

@@ -81,6 +81,9 @@ static inline void writer_null(struct writer *writer, const char *key)
 /* Steals the value; NULL is one that memory ran out for. */
 void writer_value(struct writer *writer, const char *key, json_t *value);
 
+/* The members of an object, into the one that has begun; NULL is one that memory ran out for. */
+void writer_members(struct writer *writer, const json_t *object);
+
 /* What was written as a tree, for those who want to add to it; NULL when memory ran out. Frees the text. */
 json_t *writer_take(struct writer *writer);
 

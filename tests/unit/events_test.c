@@ -10,6 +10,8 @@
 
 #include <cmocka.h>
 
+#include "daemon/writer.h"
+
 /* Somebody who writes down what it is told, and may do something while it is. */
 struct ear {
     struct events *events;
@@ -104,6 +106,30 @@ static void events_say_number_time_and_type(void **state)
     assert_int_equal(ear_number(&ear, 0, "seq"), 1);
     assert_int_equal(ear_number(&ear, 0, "domid"), 7);
     assert_in_range(ear_number(&ear, 0, "time_ms"), before, before + 60 * 1000);
+    ear_close(&ear);
+    events_free(events);
+}
+
+static void an_event_may_be_written_without_a_tree(void **state)
+{
+    struct events *events = events_new(4);
+    struct ear ear = {0};
+
+    (void)state;
+    ear_open(&ear, events, 1);
+    for (int i = 0; i < 3; i++) {
+        struct writer *event = events_begin(events, "session.held");
+        assert_int_equal(ear.heard, i);
+        writer_number(event, "domid", i);
+        event->failed = i == 1; /* for want of memory */
+        assert_int_equal(events_end(events), i == 1 ? 0 : i + 1);
+        ear.heard += i == 1; /* nobody is told of it */
+    }
+    assert_int_equal(ear.heard, 3);
+    assert_string_equal(ear_type(&ear, 0), "session.held");
+    assert_int_equal(ear_number(&ear, 0, "domid"), 0);
+    assert_int_equal(ear_number(&ear, 2, "seq"), 3);
+    assert_int_equal(ear_number(&ear, 2, "domid"), 2);
     ear_close(&ear);
     events_free(events);
 }
@@ -321,6 +347,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_start_at_one_and_rise),
         cmocka_unit_test(events_say_number_time_and_type),
+        cmocka_unit_test(an_event_may_be_written_without_a_tree),
         cmocka_unit_test(listener_gets_what_is_kept_first),
         cmocka_unit_test(listener_that_comes_late_is_told_what_it_missed),
         cmocka_unit_test(slow_listener_waits_and_is_told_what_it_missed),

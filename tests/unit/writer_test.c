@@ -123,6 +123,39 @@ static void it_grows(void **state)
     assert_null(writer.text);
 }
 
+static void write_members(struct writer *writer, json_t *object)
+{
+    writer_members(writer, object);
+    json_decref(object);
+}
+
+static void members_of_an_object(void **state)
+{
+    struct writer writer = {0};
+    char longer[3000];
+
+    (void)state;
+    memset(longer, 'x', sizeof(longer) - 1);
+    longer[sizeof(longer) - 1] = '\0';
+    writer_begin(&writer, NULL, '{');
+    write_members(&writer, json_object());
+    write_members(&writer, json_pack("{s:i,s:[i]}", "a", 1, "b", 2));
+    write_members(&writer, json_object());
+    write_members(&writer, json_pack("{s:s}", "c", longer));
+    writer_number(&writer, "d", 3);
+    writer_end(&writer, '}');
+    json_t *object = writer_take(&writer);
+    assert_int_equal(json_object_size(object), 4);
+    assert_int_equal(json_integer_value(json_object_get(object, "a")), 1);
+    assert_string_equal(json_string_value(json_object_get(object, "c")), longer);
+    assert_int_equal(json_integer_value(json_object_get(object, "d")), 3);
+    json_decref(object);
+    writer_begin(&writer, NULL, '{');
+    writer_members(&writer, NULL);
+    assert_true(writer.failed);
+    writer_clear(&writer);
+}
+
 static void a_value_that_memory_ran_out_for(void **state)
 {
     struct writer writer = {0};
@@ -145,6 +178,7 @@ int main(void)
         cmocka_unit_test(characters_of_more_bytes_stay_and_what_is_none_does_not),
         cmocka_unit_test(numbers),
         cmocka_unit_test(it_grows),
+        cmocka_unit_test(members_of_an_object),
         cmocka_unit_test(a_value_that_memory_ran_out_for),
     };
 
