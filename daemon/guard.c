@@ -564,6 +564,11 @@ static int guard_start_observing(struct guard *guard)
 
 /* ---- from sessions ---- */
 
+static void guard_on_watch(void *context, struct session *session)
+{
+    guard_watch(context, session->gate.journal.domid, session->agent.asked, true);
+}
+
 static void guard_on_held(void *context, struct session *session)
 {
     struct guard *guard = context;
@@ -629,7 +634,6 @@ static int guard_resume_one(struct guard *guard, const json_t *saved)
 
     if (error)
         return error;
-    guard_watch(guard, session->gate.journal.domid, session->agent.asked, true);
     guard_link(guard, session);
     session_go_on_holding(session);
     return 0;
@@ -727,6 +731,7 @@ int guard_new(struct guard **result, struct event_base *base, struct events *eve
     guard->host = (struct session_host){
         .base = base,
         .events = events,
+        .watch = guard_on_watch,
         .held = guard_on_held,
         .not_held = guard_on_not_held,
         .checked = guard_on_checked,
@@ -815,8 +820,6 @@ int guard_begin(struct guard *guard, uint16_t domid, const struct session_option
     error = session_new(session, &guard->host, &domain, options);
     if (error)
         return error;
-    /* After the session's first job, which is to close the gate: a watch fires when it is set, so nothing is missed. */
-    guard_watch(guard, domid, false, true);
     guard_link(guard, *session);
     observations_guarded(guard->observations, domid, (*session)->id);
     poller_mind(guard->poller);

@@ -34,19 +34,8 @@ void action_wait_until_up(struct session *session)
     session_arm_step(session, SESSION_READY_RETRY_MS);
 }
 
-static void session_emit_gated(struct session *session)
-{
-    const struct journal *journal = &session->gate.journal;
-
-    record_emit(session, "session.gated", "{s:I,s:I,s:I}", "target_kib",
-                (json_int_t)strtoull(journal->target, NULL, 10), "max_kib", (json_int_t)journal->max_kib, "cap_kib",
-                (json_int_t)journal->cap_kib);
-}
-
 static uint64_t session_plan_pin(struct session *session)
 {
-    if (!session->rest.pinned)
-        session_emit_gated(session);
     return rest_plan_pin(&session->rest, sight_tot_kib(&session->sight),
                          strtoull(session->gate.journal.target, NULL, 10), session->videoram_kib);
 }

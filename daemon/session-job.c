@@ -179,6 +179,15 @@ static bool session_job_has_failed(const struct session_job *job)
     }
 }
 
+static void session_job_tell_gated(const struct session *session)
+{
+    const struct journal *journal = &session->gate.journal;
+
+    record_emit(session, "session.gated", "{s:I,s:I,s:I}", "target_kib",
+                (json_int_t)strtoull(journal->target, NULL, 10), "max_kib", (json_int_t)journal->max_kib, "cap_kib",
+                (json_int_t)journal->cap_kib);
+}
+
 void session_job_tell(const struct session_job *job)
 {
     const struct session *session = job->session;
@@ -191,6 +200,8 @@ void session_job_tell(const struct session_job *job)
         if (job->operation == OPERATION_RESTORE)
             metrics_count(METRICS_RESTORE_FAILURES);
     }
+    if (job->operation == OPERATION_TAKE && !job->error)
+        session_job_tell_gated(session);
     if (report->deferred) {
         metrics_count(METRICS_DEFERRED_TARGETS);
         record_emit(session, "target.deferred", "{s:I,s:I,s:{s:I},s:{s:I}}", "target_kib", (json_int_t)wanted_kib,

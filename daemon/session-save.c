@@ -206,6 +206,7 @@ int session_resume(struct session **result, struct session_host *host, const jso
         return error;
     }
     session->resumed = true;
+    session_map(session);
     history_sample(session->history, HISTORY_TOT, clock_now_ms(), sight_tot_kib(&session->sight));
     if (grace_left_ms >= 0)
         timer_arm(session->grace_timer, grace_left_ms);
@@ -218,6 +219,7 @@ int session_resume(struct session **result, struct session_host *host, const jso
 /* As for a baseline that did not hold: what is closed stays closed, and the guest's agent is asked once more. */
 void session_go_on_holding(struct session *session)
 {
+    session_watch(session);
     record_emit(session, "session.resumed", "{}");
     if (session->agent.asked) {
         session_enter(session, STEP_ASKING);

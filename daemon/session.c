@@ -158,6 +158,17 @@ void session_go_on(struct session *session)
         host->gone(host->context, session);
 }
 
+/*
+ * Not before it was tried to close the gate: a watch fires when it is set, so that nothing is missed, and nobody's gate
+ * waits for it.
+ */
+void session_watch(struct session *session)
+{
+    if (!session->watched)
+        session->host->watch(session->host->context, session);
+    session->watched = true;
+}
+
 void session_job_done(struct work *work)
 {
     struct session_job *job = (struct session_job *)(void *)work;
@@ -166,6 +177,7 @@ void session_job_done(struct work *work)
     bool looked = job->operation == OPERATION_SYNC;
 
     session_take_in_job(session, job); /* still away: what this brings is handled after the job's own event */
+    session_watch(session);
     session->away = false;
     free(job);
     session_handle(session, session_prefer_stop(session, event));
@@ -465,7 +477,6 @@ int session_make(struct session **result, struct session_host *host, const struc
         session_free(session);
         return -ENOMEM;
     }
-    session_map(session);
     *result = session;
     return 0;
 }
@@ -481,7 +492,8 @@ int session_new(struct session **result, struct session_host *host, const struct
     metrics_count(METRICS_SESSIONS_BEGUN);
     session_begin_freezing(session, session->begun_ms);
     session_arm_deadline(session);
-    session_handle(session, EVENT_BEGIN); /* the worker closes the gate while this is told of */
+    session_handle(session, EVENT_BEGIN); /* the worker closes the gate meanwhile */
+    session_map(session);
     history_sample(session->history, HISTORY_TOT, session->begun_ms, sight_tot_kib(&session->sight));
     record_emit(session, "session.begun", "{s:I,s:s,s:I,s:I}", "tot_kib", (json_int_t)sight_tot_kib(&session->sight),
                 "require", p2mg_require_name(options->policy.require), "pid", (json_int_t)options->pid, "uid",

@@ -86,7 +86,8 @@ struct session_host {
     struct hypervisor *hypervisor; /* the loop's own handle */
     struct survey *survey;         /* for surveys that are made on the loop, one after the other */
     int64_t max_gap_ms;
-    void (*held)(void *context, struct session *session);     /* reached held */
+    void (*watch)(void *context, struct session *session); /* wants to hear of what is written in its domain's nodes */
+    void (*held)(void *context, struct session *session);  /* reached held */
     void (*not_held)(void *context, struct session *session); /* left freezing without reaching it */
     void (*checked)(void *context, struct session *session); /* a look at the gate asked for with session_check ended */
     void (*thawing)(void *context, struct session *session); /* is about to put everything back */
@@ -130,6 +131,7 @@ struct session {
     enum session_step step;
     bool leaving;       /* renamed to NAME--migratedaway: the guest runs elsewhere, the domain is about to go */
     bool away;          /* a job is at the worker, or an order at the surveyor */
+    bool watched;       /* host->watch was called */
     struct sight sight; /* what is seen of the guest, and its baseline once there is one */
     char id[JOURNAL_SESSION_MAX];
     struct session_options options;
@@ -266,6 +268,9 @@ void session_go_on_holding(struct session *session);
 /* One that has not begun. */
 int session_make(struct session **session, struct session_host *host, const struct hypervisor_domain *domain,
                  const struct session_options *options);
+
+/* Has it told of what is written in its domain's nodes, if it is not yet. */
+void session_watch(struct session *session);
 
 /* The time that is left until it is let go in any case. */
 void session_arm_deadline(struct session *session);
