@@ -28,6 +28,9 @@
 
 #define GUARD_RECOVER_AGAIN_MS 1000
 
+/* A new domain is marked so long after it has come up, if nothing has to be told from the pin before. */
+#define GUARD_MARK_LATER_MS 1000
+
 /* Of the index by uuid: one session a bucket, more or less, when there are as many as are allowed by default. */
 #define GUARD_BUCKETS 4096
 
@@ -49,6 +52,7 @@ struct guard {
     struct session *gone[GUARD_REMEMBERED]; /* a ring; gone_next is the oldest */
     size_t gone_next;
     struct event *recover_again;
+    struct event *mark_later;
     bool recovered;
     json_t *saved;             /* sessions of the program before this one, until xenstored can be asked about them */
     bool passing;              /* a wish waits for a guest's new domain to have a target */
@@ -368,6 +372,33 @@ static void guard_mark_heir(struct guard *guard, struct session *session, uint16
     worker_submit(guard->host.worker, &mark->work);
 }
 
+/*
+ * What is marked is told from a toolstack's wish for the pin's own number. As long as that is also what the guest's
+ * toolstack has asked for last, there is nothing to be told apart; and the guest stands still until its new domain
+ * runs: what can wait is not asked of xenstored before.
+ */
+static void guard_take_heir(struct guard *guard, struct session *session, uint16_t heir)
+{
+    bool can_wait = strtoull(session->gate.journal.pin, NULL, 10) == session_wanted_target_kib(session);
+
+    if (can_wait && !evtimer_pending(guard->mark_later, NULL))
+        can_wait = timer_arm(guard->mark_later, GUARD_MARK_LATER_MS) == 0;
+    if (can_wait)
+        session_set_heir(session, heir, false);
+    else
+        guard_mark_heir(guard, session, heir);
+}
+
+static void guard_on_mark_later(evutil_socket_t fd, short what, void *context)
+{
+    struct guard *guard = context;
+    (void)fd, (void)what;
+
+    for (struct session *session = guard->live; session; session = session->next)
+        if (session->heir && !session->heir_is_marked)
+            guard_mark_heir(guard, session, session->heir);
+}
+
 /* A domain is introduced when its memory has arrived, before it runs and before it has the guest's name. */
 static void guard_look_for_heir(struct guard *guard, const struct hypervisor_domain *domain)
 {
@@ -377,7 +408,7 @@ static void guard_look_for_heir(struct guard *guard, const struct hypervisor_dom
         if (session->gate.journal.domid != domain->domid &&
             !(session->heir == domain->domid && session->heir_is_marked) &&
             strcmp(session->gate.journal.uuid, domain->uuid) == 0)
-            guard_mark_heir(guard, session, domain->domid);
+            guard_take_heir(guard, session, domain->domid);
 }
 
 static void guard_see(void *context, const struct hypervisor_domain *domain)
@@ -569,6 +600,13 @@ static void guard_on_watch(void *context, struct session *session)
     guard_watch(context, session->gate.journal.domid, session->agent.asked, true);
 }
 
+/* What stands in its new domain's target is older than this wish, whoever has written it. */
+static void guard_on_deferred(void *context, struct session *session)
+{
+    if (session->heir && !session->heir_is_marked)
+        guard_mark_heir(context, session, session->heir);
+}
+
 static void guard_on_held(void *context, struct session *session)
 {
     struct guard *guard = context;
@@ -732,6 +770,7 @@ int guard_new(struct guard **result, struct event_base *base, struct events *eve
         .base = base,
         .events = events,
         .watch = guard_on_watch,
+        .deferred = guard_on_deferred,
         .held = guard_on_held,
         .not_held = guard_on_not_held,
         .checked = guard_on_checked,
@@ -741,7 +780,8 @@ int guard_new(struct guard **result, struct event_base *base, struct events *eve
     };
     guard->host.domains = domains_new();
     guard->recover_again = evtimer_new(base, guard_on_recover_again, guard);
-    int error = guard->recover_again && guard->host.domains ? 0 : -ENOMEM;
+    guard->mark_later = evtimer_new(base, guard_on_mark_later, guard);
+    int error = guard->recover_again && guard->mark_later && guard->host.domains ? 0 : -ENOMEM;
     if (!error)
         error = hypervisor_open(&guard->host.hypervisor);
     if (!error)
@@ -794,6 +834,7 @@ void guard_free(struct guard *guard)
     survey_free(guard->host.survey);
     poller_free(guard->poller);
     timer_free(guard->recover_again);
+    timer_free(guard->mark_later);
     domains_free(guard->host.domains);
     hypervisor_close(guard->host.hypervisor);
     free(guard);

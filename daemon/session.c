@@ -91,6 +91,8 @@ static void session_take_in_job(struct session *session, const struct session_jo
         session_agent_hear(session, &job->view);
     session_write_down_targets(session, job);
     session_job_tell(job);
+    if (job->report.deferred)
+        session->host->deferred(session->host->context, session);
 }
 
 /* ---- the look that a verdict waits for ---- */

@@ -86,8 +86,9 @@ struct session_host {
     struct hypervisor *hypervisor; /* the loop's own handle */
     struct survey *survey;         /* for surveys that are made on the loop, one after the other */
     int64_t max_gap_ms;
-    void (*watch)(void *context, struct session *session); /* wants to hear of what is written in its domain's nodes */
-    void (*held)(void *context, struct session *session);  /* reached held */
+    void (*watch)(void *context, struct session *session);    /* its nodes are to be watched from now on */
+    void (*deferred)(void *context, struct session *session); /* its toolstack has asked for another target */
+    void (*held)(void *context, struct session *session);     /* reached held */
     void (*not_held)(void *context, struct session *session); /* left freezing without reaching it */
     void (*checked)(void *context, struct session *session); /* a look at the gate asked for with session_check ended */
     void (*thawing)(void *context, struct session *session); /* is about to put everything back */

@@ -394,6 +394,37 @@ class Guard(GuardCase):
         self.assertEqual(self.host.snapshot(2)['target'], '262144')
         self.assertEqual(self.host.machine.get(2, 'max_pages'), 262144 // 4 + 256)
 
+    def test_new_domain_is_marked_once_there_is_a_wish_to_be_told_from_the_pin(self):
+        """And not before: the guest stands still until its new domain runs."""
+        for first, then, left in ((None, 262144, '262144'), (262144, None, '300000')):
+            with self.subTest(first=first, then=then):
+                self.host.create(1, name='u')
+                session = self.client.hold('u')
+                self.client.call('events.subscribe')
+                self.host.create(2, name='u--incoming', uuid=self.host.domains[1])
+                if first:
+                    self.host.mem_set(2, first)  # before the other wish, which is the later one then
+                self.host.mem_set(1, 300000)
+                self.client.event('target.deferred', target_kib=300000)
+                wait_until(lambda: self.host.target(2) == '0262144', what='the mark')
+                if then:
+                    self.host.mem_set(2, then)
+                self.end(session, 'completed')
+                self.assertEqual(self.host.target(2), left)
+                self.host.destroy(2)
+                self.host.destroy(1)
+
+    def test_new_domain_is_not_marked_before_its_guest_can_run_when_nobody_has_asked_for_anything(self):
+        self.host.create(1, name='u')
+        session = self.client.hold('u')
+        self.host.create(2, name='u--incoming', uuid=self.host.domains[1])
+        wait_until(lambda: self.client.call('domain.show', domain=2)['target_steady_ms'] is not None,
+                   what='the new domain seen')
+        self.verdict(session)  # whatever was to be done before is done
+        self.assertEqual(self.host.target(2), '262144')
+        wait_until(lambda: self.host.target(2) == '0262144', what='the mark')
+        self.end(session, 'failed')
+
     def test_mark_of_the_new_domain_is_taken_away_again(self):
         for outcome in ('completed', 'failed'):
             self.host.create(1, name='u')
