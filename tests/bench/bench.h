@@ -40,6 +40,15 @@ static inline void print_percentiles(double *took_us, size_t count)
     printf("\"p50_us\": %.1f, \"p99_us\": %.1f", took_us[count / 2], took_us[count - 1 - count / 100]);
 }
 
+/* All of them, as a member of a JSON object. */
+static inline void print_samples(const double *took_us, size_t count)
+{
+    printf("\"us\": [");
+    for (size_t i = 0; i < count; i++)
+        printf("%s%.1f", i ? ", " : "", took_us[i]);
+    printf("]");
+}
+
 static inline int open_socket(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};

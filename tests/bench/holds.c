@@ -78,10 +78,10 @@ static void run(const char *domain, double *gated_us, double *held_us, double *g
     *gone_us = at_us - began_us;
 }
 
-static void say(const char *name, double *took_us, size_t count, const char *after)
+static void say(const char *name, const double *took_us, size_t count, const char *after)
 {
     printf("\"%s\": {", name);
-    print_percentiles(took_us, count);
+    print_samples(took_us, count);
     printf("}%s", after);
 }
 

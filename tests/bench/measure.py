@@ -45,6 +45,12 @@ def medians(runs):
     return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
 
 
+def pooled(runs):
+    """The percentiles of all samples of several runs."""
+    samples = sorted(sample for run in runs for sample in run['us'])
+    return {'p50_us': samples[len(samples) // 2], 'p99_us': samples[len(samples) - 1 - len(samples) // 100]}
+
+
 def cpu_ns(pid):
     """What all threads of a process have run for."""
     total = 0

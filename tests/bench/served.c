@@ -134,7 +134,7 @@ int main(int argc, char **argv)
     }
     kill(pid, SIGKILL);
     printf("{\"trips\": %zu, ", list.count);
-    print_percentiles(took_us, repetitions);
+    print_samples(took_us, repetitions);
     printf("}\n");
     free(took_us);
     return 0;

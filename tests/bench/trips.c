@@ -45,7 +45,7 @@ int main(int argc, char **argv)
     printf("[");
     for (size_t i = 0; i < count; i++) {
         printf("%s{\"trips\": %zu, ", i ? ", " : "", lists[i].count);
-        print_percentiles(took_us[i], repetitions);
+        print_samples(took_us[i], repetitions);
         printf("}");
         free(took_us[i]);
     }
