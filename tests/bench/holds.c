@@ -20,7 +20,8 @@ static void refuse(const char *what)
     exit(1);
 }
 
-static void ask(json_t *request)
+/* Asks, and says when: how a client makes its request is its own business. */
+static double ask(json_t *request)
 {
     char *text = json_dumps(request, JSON_COMPACT);
     size_t length = text ? strlen(text) : 0;
@@ -29,9 +30,11 @@ static void ask(json_t *request)
     if (!text)
         refuse("out of memory");
     text[length++] = '\n';
+    double at_us = now_us();
     if (send(fd, text, length, MSG_NOSIGNAL) != (ssize_t)length)
         refuse("send");
     free(text);
+    return at_us;
 }
 
 /* The line that has this in it, before anything else is done with it; NULL when an error has come instead. */
@@ -61,9 +64,9 @@ static json_t *call(const char *method, json_t *params)
 
 static void run(const char *domain, double *gated_us, double *held_us, double *gone_us)
 {
-    double began_us = now_us(), at_us;
+    json_t *params = json_pack("{s:s,s:b,s:{s:i}}", "domain", domain, "wait", 1, "policy", "rest_ms", 100);
+    double began_us = ask(call("guard.begin", params)), at_us;
 
-    ask(call("guard.begin", json_pack("{s:s,s:b,s:{s:i}}", "domain", domain, "wait", 1, "policy", "rest_ms", 100)));
     wait_for("\"session.gated\"", &at_us);
     *gated_us = at_us - began_us;
     json_t *answer = json_loads(wait_for("\"id\":1", &at_us), 0, NULL);
@@ -71,8 +74,7 @@ static void run(const char *domain, double *gated_us, double *held_us, double *g
     const char *session = json_string_value(json_object_get(json_object_get(answer, "result"), "session"));
     if (!session)
         refuse("no session");
-    began_us = now_us();
-    ask(call("guard.end", json_pack("{s:s,s:s}", "session", session, "outcome", "failed")));
+    began_us = ask(call("guard.end", json_pack("{s:s,s:s}", "session", session, "outcome", "failed")));
     json_decref(answer);
     wait_for("\"id\":1", &at_us);
     *gone_us = at_us - began_us;
