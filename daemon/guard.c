@@ -10,6 +10,7 @@
 #include <xxhash.h>
 
 #include "daemon/domid-set.h"
+#include "daemon/heirs.h"
 #include "daemon/log.h"
 #include "daemon/metrics.h"
 #include "daemon/migrate-work.h"
@@ -28,9 +29,6 @@
 
 #define GUARD_RECOVER_AGAIN_MS 1000
 
-/* A new domain is marked so long after it has come up, if nothing has to be told from the pin before. */
-#define GUARD_MARK_LATER_MS 1000
-
 /* Of the index by uuid: one session a bucket, more or less, when there are as many as are allowed by default. */
 #define GUARD_BUCKETS 4096
 
@@ -38,6 +36,7 @@ struct guard {
     struct session_host host;   /* first: sessions point at it */
     struct hypervisor *workers; /* the worker's own handle */
     struct newcomers *newcomers;
+    struct heirs *heirs;
     struct targets *targets;
     struct observation_host observing;
     struct observations *observations;
@@ -52,7 +51,6 @@ struct guard {
     struct session *gone[GUARD_REMEMBERED]; /* a ring; gone_next is the oldest */
     size_t gone_next;
     struct event *recover_again;
-    struct event *mark_later;
     bool recovered;
     json_t *saved;             /* sessions of the program before this one, until xenstored can be asked about them */
     bool passing;              /* a wish waits for a guest's new domain to have a target */
@@ -323,81 +321,7 @@ static void guard_read_name(struct guard *guard, uint16_t domid)
     worker_submit(guard->host.worker, &name->work);
 }
 
-/* ---- guests that are being migrated to this same host ---- */
-
-struct guard_mark {
-    struct work work;
-    struct guard *guard;
-    struct journal journal;
-    uint16_t heir;
-    int error;
-};
-
-static void guard_mark_run(struct work *work, const struct worker_tools *tools)
-{
-    struct guard_mark *mark = (struct guard_mark *)(void *)work;
-
-    mark->error = gate_mark(&mark->journal, tools, mark->heir);
-    if (mark->error && mark->error != -ENOENT && mark->error != -ESRCH)
-        log_warning("domain %u: marking the target of its new domain %u failed: %s", mark->journal.domid, mark->heir,
-                    strerror(-mark->error));
-}
-
-/* One that is not marked, for it has no target yet or there is no connection, is tried again when it is introduced. */
-static void guard_mark_done(struct work *work)
-{
-    struct guard_mark *mark = (struct guard_mark *)(void *)work;
-    struct session *session = mark->error ? NULL : guard_find_domain(mark->guard, mark->journal.domid);
-
-    if (session && session->heir == mark->heir && strcmp(session->id, mark->journal.session) == 0)
-        session_set_heir(session, mark->heir, true);
-    free(mark);
-}
-
-static void guard_mark_heir(struct guard *guard, struct session *session, uint16_t heir)
-{
-    struct guard_mark *mark = calloc(1, sizeof(*mark));
-
-    if (!mark) {
-        log_error("session %s: out of memory for its new domain", session->id);
-        return;
-    }
-    session_set_heir(session, heir, false);
-    mark->work.run = guard_mark_run;
-    mark->work.done = guard_mark_done;
-    mark->guard = guard;
-    mark->error = -ECANCELED;
-    mark->journal = session->gate.journal;
-    mark->heir = heir;
-    worker_submit(guard->host.worker, &mark->work);
-}
-
-/*
- * What is marked is told from a toolstack's wish for the pin's own number. As long as that is also what the guest's
- * toolstack has asked for last, there is nothing to be told apart; and the guest stands still until its new domain
- * runs: what can wait is not asked of xenstored before.
- */
-static void guard_take_heir(struct guard *guard, struct session *session, uint16_t heir)
-{
-    bool can_wait = strtoull(session->gate.journal.pin, NULL, 10) == session_wanted_target_kib(session);
-
-    if (can_wait && !evtimer_pending(guard->mark_later, NULL))
-        can_wait = timer_arm(guard->mark_later, GUARD_MARK_LATER_MS) == 0;
-    if (can_wait)
-        session_set_heir(session, heir, false);
-    else
-        guard_mark_heir(guard, session, heir);
-}
-
-static void guard_on_mark_later(evutil_socket_t fd, short what, void *context)
-{
-    struct guard *guard = context;
-    (void)fd, (void)what;
-
-    for (struct session *session = guard->live; session; session = session->next)
-        if (session->heir && !session->heir_is_marked)
-            guard_mark_heir(guard, session, session->heir);
-}
+/* ---- domains that come and go ---- */
 
 /* A domain is introduced when its memory has arrived, before it runs and before it has the guest's name. */
 static void guard_look_for_heir(struct guard *guard, const struct hypervisor_domain *domain)
@@ -405,10 +329,8 @@ static void guard_look_for_heir(struct guard *guard, const struct hypervisor_dom
     struct session *session = *guard_bucket(guard, domain->uuid);
 
     for (; session && !domain->dying; session = session->next_in_bucket)
-        if (session->gate.journal.domid != domain->domid &&
-            !(session->heir == domain->domid && session->heir_is_marked) &&
-            strcmp(session->gate.journal.uuid, domain->uuid) == 0)
-            guard_take_heir(guard, session, domain->domid);
+        if (session->gate.journal.domid != domain->domid && strcmp(session->gate.journal.uuid, domain->uuid) == 0)
+            heirs_appeared(guard->heirs, session, domain->domid);
 }
 
 static void guard_see(void *context, const struct hypervisor_domain *domain)
@@ -600,11 +522,11 @@ static void guard_on_watch(void *context, struct session *session)
     guard_watch(context, session->gate.journal.domid, session->agent.asked, true);
 }
 
-/* What stands in its new domain's target is older than this wish, whoever has written it. */
 static void guard_on_deferred(void *context, struct session *session)
 {
-    if (session->heir && !session->heir_is_marked)
-        guard_mark_heir(context, session, session->heir);
+    struct guard *guard = context;
+
+    heirs_wished(guard->heirs, session);
 }
 
 static void guard_on_held(void *context, struct session *session)
@@ -780,14 +702,15 @@ int guard_new(struct guard **result, struct event_base *base, struct events *eve
     };
     guard->host.domains = domains_new();
     guard->recover_again = evtimer_new(base, guard_on_recover_again, guard);
-    guard->mark_later = evtimer_new(base, guard_on_mark_later, guard);
-    int error = guard->recover_again && guard->mark_later && guard->host.domains ? 0 : -ENOMEM;
+    int error = guard->recover_again && guard->host.domains ? 0 : -ENOMEM;
     if (!error)
         error = hypervisor_open(&guard->host.hypervisor);
     if (!error)
         error = domains_look(guard->host.domains, guard->host.hypervisor, NULL, NULL);
     if (!error)
         error = newcomers_new(&guard->newcomers, base, events);
+    if (!error)
+        error = heirs_new(&guard->heirs, base, &guard->live);
     if (!error)
         error = targets_new(&guard->targets);
     if (!error)
@@ -830,11 +753,11 @@ void guard_free(struct guard *guard)
     json_decref(guard->saved);
     observations_free(guard->observations);
     newcomers_free(guard->newcomers);
+    heirs_free(guard->heirs);
     targets_free(guard->targets);
     survey_free(guard->host.survey);
     poller_free(guard->poller);
     timer_free(guard->recover_again);
-    timer_free(guard->mark_later);
     domains_free(guard->host.domains);
     hypervisor_close(guard->host.hypervisor);
     free(guard);

@@ -353,6 +353,22 @@ class HandedOverAndGone(HandedOver):
     destroys = True
 
 
+class WishedThen(HandedOver):
+    """Until then the new domain is not marked, for there is nothing to be told from the pin."""
+    name = 'a new domain on this host, and a wish after it'
+
+    def act(self, run):
+        run.hold()
+        heir = 2000 + run.domid
+        run.create(heir, name=run.name + '--incoming', uuid=run.host.domains[run.domid])
+        run.wanted[heir].update(target='262400', max_pages=262400 // 4 + 256)
+        run.mem_set(262400)
+        run.wait(lambda: run.host.target(heir) != '262144', 'the mark')
+        run.wait_pinned()
+        run.wait_capped()
+        run.end('completed')
+
+
 class StillBuilt(HandedOver):
     """libxl writes the new domain's target when its memory has arrived, whoever has been killed meanwhile."""
     name = 'a new domain that is being built'
@@ -486,7 +502,7 @@ class Suspended(Scenario):
 
 
 SCENARIOS = (Quiet, AtRest, Deferred, WrittenWhileDead, MaxPages, Retry, Asked, Renewed, HandedOver, HandedOverAndGone,
-             StillBuilt, Nodes, ClientGone, Suspended, Deadline, Stopped, Permissions)
+             WishedThen, StillBuilt, Nodes, ClientGone, Suspended, Deadline, Stopped, Permissions)
 
 
 class Lane:
