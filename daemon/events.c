@@ -20,7 +20,7 @@ struct events_listener {
 
 LIST_HEAD(listener_list, events_listener);
 
-enum { ROOM_STEP_BYTES = 256, MADE_KEPT_BYTES = 64 * 1024 };
+enum { ROOM_STEP_BYTES = 256 };
 
 /*
  * An event as text. Its place is used again by the event that comes after it: what is kept for long is not to lie
@@ -189,10 +189,7 @@ struct writer *events_begin(struct events *events, const char *type)
 {
     struct writer *made = &events->made;
 
-    if (made->room > MADE_KEPT_BYTES)
-        writer_clear(made);
-    made->used = 0;
-    made->failed = false;
+    writer_reuse(made);
     writer_begin(made, NULL, '{');
     writer_number(made, "seq", (int64_t)events->next);
     writer_number(made, "time_ms", time_now_ms());

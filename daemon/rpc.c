@@ -395,19 +395,12 @@ void rpc_reply(struct rpc_call *call, json_t *result)
         rpc_fail(call, P2MG_ERROR_INTERNAL, "Internal error", json_pack("{s:s}", "what", NO_MEMORY));
 }
 
-/*
- * Where results are written that are text: there is one at a time, and what it has taken is kept for the next, as long
- * as that is not much.
- */
+/* Where results are written that are text: there is one at a time. */
 static struct writer result_text;
-enum { TEXT_KEPT_BYTES = 64 * 1024 };
 
 struct writer *rpc_text_begin(const struct rpc_call *call)
 {
-    if (result_text.room > TEXT_KEPT_BYTES)
-        writer_clear(&result_text);
-    result_text.used = 0;
-    result_text.failed = false;
+    writer_reuse(&result_text);
     response_begin(&result_text, call->notification ? "null" : call->id, "result");
     return &result_text;
 }

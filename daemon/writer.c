@@ -8,6 +8,9 @@
 
 #define WRITER_ROOM_BYTES 1024
 
+/* As much is kept for the next text. */
+#define WRITER_KEPT_BYTES (64 * 1024)
+
 static bool writer_grow(struct writer *writer, size_t length)
 {
     size_t room = writer->room ? writer->room : WRITER_ROOM_BYTES;
@@ -35,6 +38,14 @@ void writer_clear(struct writer *writer)
 {
     free(writer->text);
     memset(writer, 0, sizeof(*writer));
+}
+
+void writer_reuse(struct writer *writer)
+{
+    if (writer->room > WRITER_KEPT_BYTES)
+        writer_clear(writer);
+    writer->used = 0;
+    writer->failed = false;
 }
 
 static inline void writer_append(struct writer *writer, const char *bytes, size_t length)

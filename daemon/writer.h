@@ -25,6 +25,9 @@ struct writer {
 /* Frees the text. */
 void writer_clear(struct writer *writer);
 
+/* As with all zeros, for the next text; the room of the last one is kept as long as that is not much. */
+void writer_reuse(struct writer *writer);
+
 /* As it is, without a comma before it. */
 void writer_bytes(struct writer *writer, const char *bytes, size_t length);
 
