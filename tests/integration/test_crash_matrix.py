@@ -334,14 +334,19 @@ class HandedOver(Scenario):
     doubles = True
     destroys = False
 
+    @staticmethod
+    def create_heir(run):
+        heir = 2000 + run.domid
+        run.create(heir, name=run.name + '--incoming', uuid=run.host.domains[run.domid])
+        run.wanted[heir].update(target='262400', max_pages=262400 // 4 + 256)
+        return heir
+
     def act(self, run):
         run.hold()
         run.mem_set(262400)
         run.wait_pinned()
         run.wait_capped()
-        heir = 2000 + run.domid
-        run.create(heir, name=run.name + '--incoming', uuid=run.host.domains[run.domid])
-        run.wanted[heir].update(target='262400', max_pages=262400 // 4 + 256)
+        heir = self.create_heir(run)
         run.wait(lambda: run.host.target(heir) != '262144', 'the mark')
         if self.destroys:
             run.destroy(run.domid)
@@ -359,9 +364,7 @@ class WishedThen(HandedOver):
 
     def act(self, run):
         run.hold()
-        heir = 2000 + run.domid
-        run.create(heir, name=run.name + '--incoming', uuid=run.host.domains[run.domid])
-        run.wanted[heir].update(target='262400', max_pages=262400 // 4 + 256)
+        heir = self.create_heir(run)
         run.mem_set(262400)
         run.wait(lambda: run.host.target(heir) != '262144', 'the mark')
         run.wait_pinned()
